@@ -1,0 +1,300 @@
+"""What the user wants of a function: its spec, checked once at the border.
+
+`parse_spec` reads the JSON form of a deploy request (camelCase, quantities
+as people write them); `spec_to_json` and `spec_from_json` are the store's
+form. Both are pure.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from dcf.domain.names import FunctionName, check_function_name
+from dcf.domain.quantity import (
+    format_duration,
+    format_memory,
+    parse_cpu,
+    parse_duration,
+    parse_gpu,
+    parse_memory,
+)
+from dcf.errors import InvalidInputError
+
+MAX_REPLICAS = 1000
+MAX_CONCURRENCY = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionSpec:
+    """One deployed function. Defaults are those of `templates/config.yaml`."""
+
+    name: FunctionName
+    image: str
+    uid: str = ""
+    """Made at the first deployment; a function that was deleted and made again has another, and its own counts."""
+    generation: int = 1
+    """Grows when what a replica is made of changes; replicas of an older one are replaced."""
+    revision: int = 1
+    """Grows with every write, also of a replica number alone."""
+    runtime: str = ""
+    description: str = ""
+    maintainer: str = ""
+    environment: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    annotations: dict[str, str] = field(default_factory=dict)
+    constraints: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
+    registry_auth: str = ""
+    limits: dict[str, str] = field(default_factory=dict)
+    """Keys memory, cpu, gpu; as written, checked."""
+    requests: dict[str, str] = field(default_factory=dict)
+    replicas: int = 1
+    pinned_replicas: int | None = None
+    """Set by hand with `scale NAME N`; None: `replicas` counts."""
+    concurrency: int | None = None
+    """Handlers that run at once in a replica; None: 1 for a sync handler, 100 for an async one."""
+    workers: int = 1
+    timeout_s: float = 60.0
+    start_timeout_s: float = 60.0
+    kill_after_s: float = 30.0
+    queue: int = 1000
+    max_payload_bytes: int = 64 * 1024 * 1024
+    debug: bool = False
+    scaling: dict[str, Any] | None = None
+    """Kept as given; acts from the release that brings autoscaling."""
+
+    @property
+    def desired(self) -> int:
+        """Replicas that shall run."""
+        return self.replicas if self.pinned_replicas is None else self.pinned_replicas
+
+
+# A change of any of these needs new replicas; of the rest (description, replicas, queue, ...) none.
+_REPLICA_FIELDS = (
+    "image", "environment", "constraints", "secrets", "limits", "requests", "concurrency",
+    "workers", "timeout_s", "start_timeout_s", "kill_after_s", "max_payload_bytes", "debug",
+)  # fmt: skip
+
+
+def needs_new_replicas(old: FunctionSpec, new: FunctionSpec) -> bool:
+    """Whether running replicas of `old` are not what `new` asks for."""
+    return any(getattr(old, name) != getattr(new, name) for name in _REPLICA_FIELDS)
+
+
+def replica_digest(spec: FunctionSpec) -> str:
+    """12 hex digits over what a replica is made of; tells apart what a lost generation number does not."""
+    made_of = {name: getattr(spec, name) for name in _REPLICA_FIELDS}
+    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def succeed(old: FunctionSpec | None, new: FunctionSpec, *, uid: str) -> FunctionSpec:
+    """`new` as the successor of `old`: uid, generation, revision and the pin carried on."""
+    if old is None:
+        return dataclasses.replace(new, uid=uid, generation=1, revision=1)
+    grown = 1 if needs_new_replicas(old, new) else 0
+    return dataclasses.replace(
+        new,
+        uid=old.uid,
+        generation=old.generation + grown,
+        revision=old.revision + 1,
+        pinned_replicas=old.pinned_replicas,
+    )
+
+
+def spec_to_json(spec: FunctionSpec) -> dict[str, Any]:
+    """The store's form."""
+    return dataclasses.asdict(spec)
+
+
+def spec_from_json(data: dict[str, Any]) -> FunctionSpec:
+    """The inverse of `spec_to_json`; keys of a newer release are ignored."""
+    names = {f.name for f in dataclasses.fields(FunctionSpec)}
+    known = {key: value for key, value in data.items() if key in names}
+    for key in ("constraints", "secrets"):
+        known[key] = tuple(known.get(key, ()))
+    return FunctionSpec(**known)
+
+
+def parse_limits(data: dict[str, Any]) -> dict[str, str]:
+    """Check memory, cpu and gpu; "" and absent mean no limit. Raises InvalidInputError naming the key."""
+    checks = {"memory": parse_memory, "cpu": parse_cpu, "gpu": parse_gpu}
+    limits: dict[str, str] = {}
+    for key, value in data.items():
+        if key not in checks:
+            raise InvalidInputError(f"limits.{key}: unknown key; expected memory, cpu or gpu")
+        if value in ("", None):
+            continue
+        try:
+            checks[key](value)
+        except InvalidInputError as error:
+            raise InvalidInputError(f"limits.{key}: {error.message}") from error
+        limits[key] = str(value)
+    return limits
+
+
+def parse_spec(data: dict[str, Any]) -> FunctionSpec:
+    """Read a deploy request's JSON form. Raises InvalidInputError naming the field."""
+    unknown = sorted(set(data) - _KNOWN_FIELDS)
+    if unknown:
+        raise InvalidInputError(f"unknown field {unknown[0]!r}; expected one of {', '.join(sorted(_KNOWN_FIELDS))}")
+    name = check_function_name(_text(data, "service"))
+    image = _text(data, "image")
+    if not image:
+        raise InvalidInputError("image: empty; build the function first (dcf function build)")
+    minimum = _whole(data, "minReplicas", 0, MAX_REPLICAS) or 0
+    replicas = _whole(data, "replicas", 0, MAX_REPLICAS)
+    scaling = data.get("scaling")
+    if scaling is not None and not isinstance(scaling, dict):
+        raise InvalidInputError(f"scaling: {scaling!r} is not a mapping")
+    if replicas is not None and scaling:
+        raise InvalidInputError("replicas and scaling: give one of them, a fixed number or an elastic one")
+    if replicas is None:
+        try:
+            lowest = _whole(scaling or {}, "min", 0, MAX_REPLICAS) or 0
+        except InvalidInputError as error:
+            raise InvalidInputError(f"scaling.{error.message}") from error
+        replicas = max(1, minimum, lowest)
+    environment = _mapping(data, "envVars")
+    for key, value in environment.items():
+        if "\0" in value:
+            raise InvalidInputError(f"envVars: the value of {key!r} holds a NUL character, which no environment can")
+        if key.startswith("DCF_") or not key or "=" in key or "\0" in key:
+            raise InvalidInputError(f"envVars: {key!r} is not allowed; names that begin with DCF_ are DCF's own")
+    return FunctionSpec(
+        name=name,
+        image=image,
+        runtime=_text(data, "runtime"),
+        description=_text(data, "description"),
+        maintainer=_text(data, "maintainer"),
+        environment=environment,
+        labels=_mapping(data, "labels"),
+        annotations=_mapping(data, "annotations"),
+        constraints=_texts(data, "constraints"),
+        secrets=_texts(data, "secrets"),
+        registry_auth=_text(data, "registryAuth"),
+        limits=parse_limits(_dict(data, "limits")),
+        requests=parse_limits(_dict(data, "requests")),
+        replicas=replicas,
+        concurrency=_whole(data, "concurrency", 1, MAX_CONCURRENCY),
+        workers=_whole(data, "workers", 1, 256) or 1,
+        timeout_s=_seconds(data, "timeout", 60.0),
+        start_timeout_s=_seconds(data, "startTimeout", 60.0),
+        kill_after_s=_seconds(data, "killAfter", 30.0),
+        queue=_default(_whole(data, "queue", 0, 1_000_000), 1000),
+        max_payload_bytes=_bytes(data, "maxPayload", 64 * 1024 * 1024),
+        debug=_flag(data, "debug"),
+        scaling=scaling or None,
+    )
+
+
+def spec_to_request(spec: FunctionSpec) -> dict[str, Any]:
+    """The deploy request that `parse_spec` reads back: what `describe` shows."""
+    request: dict[str, Any] = {
+        "service": spec.name,
+        "image": spec.image,
+        "envVars": spec.environment,
+        "labels": spec.labels,
+        "annotations": spec.annotations,
+        "constraints": list(spec.constraints),
+        "secrets": list(spec.secrets),
+        "limits": spec.limits,
+        "requests": spec.requests,
+        "runtime": spec.runtime,
+        "description": spec.description,
+        "maintainer": spec.maintainer,
+        "workers": spec.workers,
+        "timeout": format_duration(spec.timeout_s),
+        "startTimeout": format_duration(spec.start_timeout_s),
+        "killAfter": format_duration(spec.kill_after_s),
+        "queue": spec.queue,
+        "maxPayload": format_memory(spec.max_payload_bytes),
+        "debug": spec.debug,
+    }
+    if spec.concurrency is not None:
+        request["concurrency"] = spec.concurrency
+    request |= {"scaling": spec.scaling} if spec.scaling else {"replicas": spec.replicas}
+    return request
+
+
+_KNOWN_FIELDS = {
+    "service", "image", "envVars", "labels", "annotations", "constraints", "secrets", "registryAuth",
+    "limits", "requests", "minReplicas", "maxReplicas", "runtime", "description", "maintainer", "replicas",
+    "concurrency", "workers", "timeout", "startTimeout", "killAfter", "queue", "maxPayload", "debug", "scaling",
+}  # fmt: skip
+
+
+def _default(value: int | None, default: int) -> int:
+    return default if value is None else value
+
+
+def _text(data: dict[str, Any], key: str) -> str:
+    value = data.get(key, "")
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise InvalidInputError(f"{key}: {value!r} is not a text")
+    return value
+
+
+def _texts(data: dict[str, Any], key: str) -> tuple[str, ...]:
+    value = data.get(key) or []
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise InvalidInputError(f"{key}: {value!r} is not a list of texts")
+    return tuple(value)
+
+
+def _dict(data: dict[str, Any], key: str) -> dict[str, Any]:
+    value = data.get(key) or {}
+    if not isinstance(value, dict):
+        raise InvalidInputError(f"{key}: {value!r} is not a mapping")
+    return cast("dict[str, Any]", value)
+
+
+def _mapping(data: dict[str, Any], key: str) -> dict[str, str]:
+    value = _dict(data, key)
+    if not all(isinstance(item, str) for item in value.values()):
+        raise InvalidInputError(f"{key}: every value must be a text, got {value!r}")
+    return value
+
+
+def _whole(data: dict[str, Any], key: str, low: int, high: int) -> int | None:
+    value = data.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise InvalidInputError(f"{key}: {value!r} is not a whole number from {low} to {high}")
+    return value
+
+
+def _seconds(data: dict[str, Any], key: str, default: float) -> float:
+    value = data.get(key)
+    if value in ("", None):
+        return default
+    try:
+        seconds = parse_duration(cast("str", value))
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{key}: {error.message}") from error
+    if seconds <= 0:
+        raise InvalidInputError(f"{key}: {value!r} must be above 0")
+    return seconds
+
+
+def _bytes(data: dict[str, Any], key: str, default: int) -> int:
+    value = data.get(key)
+    if value in ("", None):
+        return default
+    try:
+        return parse_memory(cast("str", value))
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{key}: {error.message}") from error
+
+
+def _flag(data: dict[str, Any], key: str) -> bool:
+    value = data.get(key, False)
+    if not isinstance(value, bool):
+        raise InvalidInputError(f"{key}: {value!r} is neither true nor false")
+    return value

@@ -1,0 +1,78 @@
+"""What is observed of a function: replicas, readiness, and why not."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+ReplicaState = Literal["starting", "ready", "busy", "draining", "failed"]
+SERVING: frozenset[str] = frozenset({"ready", "busy"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """Where a gateway reaches a replica; there from the moment its process is up."""
+
+    replica: str
+    address: str
+    """A gRPC target: `unix:/path` or `host:port`."""
+    generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaStatus:
+    """One replica as the scheduler sees it."""
+
+    name: str
+    state: ReplicaState
+    generation: int
+    address: str = ""
+    in_flight: int = 0
+    memory_bytes: int = 0
+    started_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionStatus:
+    """One function as the scheduler sees it. Written by the control loop alone."""
+
+    name: str
+    uid: str
+    generation: int = 0
+    """Of the spec that this status is about."""
+    desired: int = 0
+    ready: int = 0
+    replicas: tuple[ReplicaStatus, ...] = ()
+    failed: bool = False
+    """Given up on for now (three starts failed, or the image is missing): held calls fail at once."""
+    settled: bool = False
+    """The newest generation is what runs, in full, and nothing of an older one is left."""
+    reason: str = ""
+    """One sentence: why it is not ready, or what is under way; "" when all is well."""
+    log_tail: tuple[str, ...] = ()
+    """Last lines of the replica that failed last, oldest first."""
+    updated_at: float = 0.0
+
+    @property
+    def label(self) -> str:
+        """The original's two words."""
+        return "Ready" if self.ready > 0 else "Not Ready"
+
+
+def status_to_json(status: FunctionStatus) -> dict[str, Any]:
+    """The store's form."""
+    return dataclasses.asdict(status)
+
+
+def status_from_json(data: dict[str, Any]) -> FunctionStatus:
+    """The inverse of `status_to_json`; keys of a newer release are ignored."""
+    known = _known(FunctionStatus, data)
+    known["replicas"] = tuple(ReplicaStatus(**_known(ReplicaStatus, replica)) for replica in known.get("replicas", ()))
+    known["log_tail"] = tuple(known.get("log_tail", ()))
+    return FunctionStatus(**known)
+
+
+def _known(cls: type[Any], data: dict[str, Any]) -> dict[str, Any]:
+    names = {field.name for field in dataclasses.fields(cls)}
+    return {key: value for key, value in data.items() if key in names}

@@ -1,0 +1,52 @@
+"""Where a cluster's Unix sockets are: in its state folder, if the path fits.
+
+In:   the state folder and a socket's name.
+Out:  a path that every process of the cluster computes alike, in a folder
+      that is there and is its user's own.
+
+The kernel takes 107 bytes of path. A deeper state folder has its sockets in
+/tmp instead. Neither TMPDIR nor XDG_RUNTIME_DIR is asked: `dcf down` may run
+in another shell than `dcf up` did and must find the same place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+from dcf.errors import ConfigError
+
+MAX_PATH_BYTES = 100
+"""sockaddr_un has 108 with its final zero; redis and gRPC append a few characters to temporary names."""
+
+
+def socket_path(state: Path, name: str) -> Path:
+    """The path of socket `name`; its folder exists afterwards. Raises ConfigError where the folder is not ours."""
+    state = state.absolute()
+    path = state / "sockets" / name
+    if len(os.fsencode(path)) >= MAX_PATH_BYTES:
+        folder = Path("/tmp") / f"dcf-{os.getuid()}-{_digest(str(state))}"
+        path = folder / name
+        if len(os.fsencode(path)) >= MAX_PATH_BYTES:
+            path = folder / f"{_digest(name)}.sock"
+    _own(path.parent)
+    return path
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _own(folder: Path) -> None:
+    # /tmp is everybody's: a folder that somebody else put there would give him our replicas.
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        facts = folder.lstat()
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be made for the cluster's sockets ({error.strerror})") from error
+    if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid():
+        raise ConfigError(f"{folder} belongs to somebody else: remove it, or choose another state folder")
+    if facts.st_mode & 0o077:
+        folder.chmod(0o700)
