@@ -1,0 +1,1 @@
+"""The wire: generated stubs, frames, method tables, one status table."""
