@@ -1,0 +1,257 @@
+"""The store in Redis (6.2 or later): all of `contract.py` in one class.
+
+Each write is one Lua script, so that it is whole, is fenced, and says so on
+the changes channel in the same moment. Errors of redis-py become
+StoreUnavailableError here; nobody else sees them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import importlib.resources
+import json
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, cast
+from urllib.parse import quote, urlsplit
+
+import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from dcf.domain.function import FunctionSpec, spec_from_json, spec_to_json
+from dcf.domain.status import Endpoint, FunctionStatus, status_from_json, status_to_json
+from dcf.errors import ConfigError, LeaseLostError, StoreUnavailableError
+from dcf.store import keys
+from dcf.store.contract import ChangedKey, Fence
+
+log = logging.getLogger(__name__)
+
+ANSWER_S = 5.0
+"""A Redis that takes longer for one command is as good as gone: the longest script takes milliseconds."""
+
+MAX_CONNECTIONS = 32
+"""Of one process; more commands at once than that wait for a connection, up to ANSWER_S."""
+
+SILENCE_S = 10.0
+"""After that long without a hint the channel is tested: a lost host breaks no connection by itself."""
+
+RECONNECT_S = (0.1, 2.0)
+"""First and longest wait before the channel is opened again."""
+
+
+@asynccontextmanager
+async def open_store(url: str) -> AsyncIterator[RedisStore]:
+    """The store at `unix:///path` or `redis://host:port/0`; nothing is sent before the first call.
+
+    Raises:
+        ConfigError: `url` is none.
+    """
+    try:
+        pool = redis.asyncio.BlockingConnectionPool.from_url(
+            url,
+            max_connections=MAX_CONNECTIONS,
+            timeout=ANSWER_S,
+            socket_connect_timeout=ANSWER_S,
+            # No socket_timeout: redis-py would wrap every send in asyncio.wait_for, which on Python 3.11 swallows a
+            # cancellation that comes as the send ends, and the loop that was to end goes on. `_door` has the time.
+            socket_timeout=None,
+            decode_responses=True,
+            # Once again at once: a pooled connection is dead after a restart of Redis. Every write may be repeated.
+            retry=Retry(NoBackoff(), 1),
+        )
+    except ValueError as error:
+        raise ConfigError(f"{url!r} is no address of a store: expected redis://host:port/0 or unix:///path") from error
+    client = redis.asyncio.Redis.from_pool(pool)
+    try:
+        yield RedisStore(client, shown=_without_password(url))
+    finally:
+        await client.aclose()
+
+
+def socket_url(path: str) -> str:
+    """The URL of a Redis that listens on a Unix socket."""
+    return f"unix://{quote(path)}"
+
+
+class RedisStore:
+    """Reads and writes for all roles. Touched only by the event loop of its process."""
+
+    def __init__(self, client: redis.asyncio.Redis, *, shown: str) -> None:
+        self._client = client
+        self._shown = shown
+        scripts = importlib.resources.files("dcf.store") / "scripts"
+        self._scripts = {
+            name: client.register_script((scripts / f"{name}.lua").read_text())
+            for name in (
+                "write_spec", "delete_spec", "write_counts", "read_counts",
+                "acquire_lease", "renew_lease", "release_lease", "write_fenced",
+            )
+        }  # fmt: skip
+
+    async def ping(self) -> None:
+        """Raises StoreUnavailableError unless Redis answers and has its data loaded."""
+        async with self._door():
+            await cast("Awaitable[Any]", self._client.ping())
+
+    # specs
+
+    async def read_specs(self) -> dict[str, FunctionSpec]:
+        """All specs by function name."""
+        return {name: spec_from_json(data) for name, data in (await self._read_hash(keys.SPECS)).items()}
+
+    async def read_spec(self, function: str) -> FunctionSpec | None:
+        """One spec, None where the function is not deployed."""
+        async with self._door():
+            text = await cast("Awaitable[str | None]", self._client.hget(keys.SPECS, function))
+        return spec_from_json(json.loads(text)) if text else None
+
+    async def write_spec(self, spec: FunctionSpec, *, expected_revision: int) -> bool:
+        """Store `spec` if the stored revision is `expected_revision` (0: none is stored); whether it was."""
+        text = json.dumps(spec_to_json(spec))
+        return bool(await self._run("write_spec", [keys.SPECS], [keys.CHANGES, spec.name, text, expected_revision]))
+
+    async def delete_spec(self, function: str) -> bool:
+        """Remove the spec and its counts, all slices; whether there was one."""
+        return bool(await self._run("delete_spec", [keys.SPECS], [keys.CHANGES, function, keys.COUNTS]))
+
+    # counts
+
+    async def read_counts(self) -> dict[str, dict[str, int]]:
+        """uid of a function -> slice -> running total; a function without invocations is left out."""
+        flat = iter(cast("list[str]", await self._run("read_counts", [keys.SPECS], [keys.COUNTS])))
+        counts: dict[str, dict[str, int]] = {}
+        for uid, slice_name, total in zip(flat, flat, flat, strict=True):
+            counts.setdefault(uid, {})[slice_name] = int(total)
+        return counts
+
+    async def write_counts(self, slice_name: str, totals: Mapping[tuple[str, str], int]) -> None:
+        """Store running totals by (function, uid). Never lowers a total; drops those whose function is gone."""
+        if totals:
+            arguments: list[str | int] = [slice_name, keys.COUNTS]
+            for (function, uid), total in totals.items():
+                arguments += [function, uid, total]
+            await self._run("write_counts", [keys.SPECS], arguments)
+
+    # endpoints and status
+
+    async def read_endpoints(self) -> dict[str, tuple[Endpoint, ...]]:
+        """Endpoints of all functions by name."""
+        found = await self._read_hash(keys.ENDPOINTS)
+        return {name: tuple(Endpoint(**endpoint) for endpoint in data) for name, data in found.items()}
+
+    async def read_statuses(self) -> dict[str, FunctionStatus]:
+        """Statuses of all functions by name."""
+        return {name: status_from_json(data) for name, data in (await self._read_hash(keys.STATUS)).items()}
+
+    async def write_endpoints(self, fence: Fence, function: str, endpoints: Sequence[Endpoint]) -> None:
+        """Replace a function's endpoints; an empty list removes the key. Raises LeaseLostError."""
+        text = json.dumps([dataclasses.asdict(endpoint) for endpoint in endpoints]) if endpoints else ""
+        await self._write_fenced(fence, function, {"endpoints": text})
+
+    async def write_status(self, fence: Fence, status: FunctionStatus) -> None:
+        """Replace a function's status. Raises LeaseLostError."""
+        await self._write_fenced(fence, status.name, {"status": json.dumps(status_to_json(status))})
+
+    async def delete_status(self, fence: Fence, function: str) -> None:
+        """Remove status and endpoints of a function that is gone. Raises LeaseLostError."""
+        await self._write_fenced(fence, function, {"endpoints": "", "status": ""})
+
+    async def _write_fenced(self, fence: Fence, function: str, texts: Mapping[str, str]) -> None:
+        hashes = {"endpoints": keys.ENDPOINTS, "status": keys.STATUS}
+        arguments = [keys.CHANGES, str(fence), function, *(text for pair in texts.items() for text in pair)]
+        if not await self._run("write_fenced", [keys.FENCE, *(hashes[family] for family in texts)], arguments):
+            raise LeaseLostError(f"another scheduler leads now: nothing was written about {function}")
+
+    # lease
+
+    async def acquire_lease(self, owner: str, *, ttl_s: float) -> Fence | None:
+        """The fence if nobody or `owner` itself holds the lease; None while another does."""
+        fence = await self._run("acquire_lease", [keys.LEASE, keys.FENCE], [owner, _milliseconds(ttl_s)])
+        return None if fence is None else Fence(int(fence))
+
+    async def renew_lease(self, owner: str, fence: Fence, *, ttl_s: float) -> None:
+        """Raises LeaseLostError where another has it."""
+        if not await self._run("renew_lease", [keys.LEASE, keys.FENCE], [owner, str(fence), _milliseconds(ttl_s)]):
+            raise LeaseLostError(f"another scheduler leads now, {owner} no longer does")
+
+    async def release_lease(self, owner: str, fence: Fence) -> None:
+        """Give it up, if it is still ours."""
+        await self._run("release_lease", [keys.LEASE], [owner, str(fence)])
+
+    # hints
+
+    async def changes(self) -> AsyncIterator[ChangedKey]:
+        """Yields hints as they come; ends only by cancellation; reconnects by itself.
+
+        Each connection, the first one too, begins with one hint of every family
+        with function "": anything may have changed while nobody listened.
+        """
+        first_s, longest_s = RECONNECT_S
+        wait_s = 0.0
+        while True:
+            try:
+                async with aclosing(self._listen()) as hints:
+                    async for hint in hints:
+                        if wait_s:
+                            log.info("changes are heard again", extra={"store": self._shown})
+                            wait_s = 0.0
+                        yield hint
+            except StoreUnavailableError as error:
+                if not wait_s:
+                    log.warning("changes cannot be heard", extra={"reason": error})
+                wait_s = min(wait_s * 2 or first_s, longest_s)
+                await asyncio.sleep(wait_s)
+
+    async def _listen(self) -> AsyncGenerator[ChangedKey, None]:
+        async with self._client.pubsub() as channel:
+            async with self._door():
+                await channel.subscribe(keys.CHANGES)
+            tested = False
+            while True:
+                async with self._door(SILENCE_S + ANSWER_S):
+                    message = await channel.get_message(timeout=SILENCE_S)
+                    if message is None:
+                        if tested:
+                            raise StoreUnavailableError(f"the store at {self._shown} is silent")
+                        await channel.ping()
+                tested = message is None
+                # redis-py connects again by itself, too: each connection begins with this message.
+                if message and message["type"] == "subscribe":
+                    for family in keys.FAMILIES:
+                        yield ChangedKey(family=family, function="")
+                elif message and message["type"] == "message":
+                    family, _, function = message["data"].partition(" ")
+                    yield ChangedKey(family=family, function=function)
+
+    # the door
+
+    async def _read_hash(self, key: str) -> dict[str, Any]:
+        async with self._door():
+            found = await cast("Awaitable[dict[str, str]]", self._client.hgetall(key))
+        return {name: json.loads(text) for name, text in found.items()}
+
+    async def _run(self, script: str, key_names: Sequence[str], arguments: Sequence[str | int]) -> Any:
+        async with self._door():
+            return await self._scripts[script](keys=key_names, args=arguments)
+
+    @asynccontextmanager
+    async def _door(self, limit_s: float = ANSWER_S) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(limit_s):
+                yield
+        except (RedisError, OSError) as error:
+            text = str(error) or f"no answer within {limit_s:g} s"
+            raise StoreUnavailableError(f"the store at {self._shown} does not answer: {text}") from error
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, round(seconds * 1000))
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
