@@ -1,0 +1,161 @@
+"""Where calls come from: a gateway's stream, or one unary call."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from dcf.errors import NoReplicaError, OverloadedError, PayloadTooLargeError
+from dcf.rpc import frames
+from dcf.rpc.frames import HEADER, LAST, PIECE_BYTES, WINDOW_BYTES, Frame, pack_credit, pack_json
+from dcf.rpc.status import from_wire, to_wire
+from dcf.rpc.v1_watcher_pb2 import CallReply, CallRequest, Frames
+from dcf.watcher.invocation import Invocation
+from dcf.watcher.worker_pool import WorkerPool
+
+LOCAL_ID = b"local"
+"""Invocation id of a call that came through no gateway."""
+MESSAGE_BYTES = 1024 * 1024
+"""A message of the stream holds whole frames of about this: a small answer waits for no more than one of them."""
+
+
+class GatewayLink:
+    """One gateway's stream. Touched only by the event loop of the watcher."""
+
+    def __init__(self) -> None:
+        self.calls: dict[int, Invocation] = {}
+        self._out: list[bytes] = []
+        self._state = b""
+        self._dirty = asyncio.Event()
+        self._closed = False
+
+    def close(self) -> None:
+        """Let the writer end."""
+        self._closed = True
+        self._dirty.set()
+
+    def send(self, call_id: int, kind: int, payload: bytes, flags: int) -> None:
+        """Queue one frame; all that wait travel together."""
+        self._out.append(HEADER.pack(len(payload), call_id, kind, flags) + payload)
+        self._dirty.set()
+
+    def send_state(self, state: dict[str, Any]) -> None:
+        """Say how we are; a state that was not written yet is replaced, so a stuck gateway collects none."""
+        self._state = pack_json(0, frames.STATE, state)
+        self._dirty.set()
+
+    async def run_writer(self, context: grpc.aio.ServicerContext[Frames, Frames], hello: dict[str, Any]) -> None:
+        """Write what waits, until `close`."""
+        self._out.insert(0, pack_json(0, frames.HELLO, hello))
+        with contextlib.suppress(grpc.aio.BaseError):  # the stream has ended, which its reader sees as well
+            while not self._closed:
+                await self._dirty.wait()
+                self._dirty.clear()
+                out, self._out = self._out, []
+                if self._state:
+                    out.append(self._state)
+                    self._state = b""
+                for data in _messages(out):
+                    await context.write(Frames(data=data))
+
+
+def _messages(out: list[bytes]) -> Iterator[bytes]:
+    """Whole frames, joined to messages of about MESSAGE_BYTES."""
+    if sum(map(len, out)) <= MESSAGE_BYTES:
+        yield b"".join(out)
+        return
+    part: list[bytes] = []
+    size = 0
+    for frame in out:
+        part.append(frame)
+        size += len(frame)
+        if size >= MESSAGE_BYTES:
+            yield b"".join(part)
+            part, size = [], 0
+    if part:
+        yield b"".join(part)
+
+
+class UnaryCall:
+    """A `Watcher.Call`: sends one input, collects one answer. Touched only by the event loop of the watcher."""
+
+    def __init__(self, pool: WorkerPool, max_payload_bytes: int) -> None:
+        self.calls: dict[int, Invocation] = {}
+        self._pool = pool
+        self._max_payload_bytes = max_payload_bytes
+        self._body = b""
+        self._position = 0
+        self._credit = WINDOW_BYTES
+        self._pieces: list[bytes] = []
+        self._content_type = frames.CONTENT_TYPES[frames.BYTES]
+        self._answer: asyncio.Future[CallReply] = asyncio.get_running_loop().create_future()
+
+    async def run(self, request: CallRequest, deadline_ms: int) -> CallReply:
+        """The answer. Raises InvocationError."""
+        self._body = request.input
+        if len(self._body) > self._max_payload_bytes:
+            raise PayloadTooLargeError(
+                f"the input has {len(self._body)} bytes; max_payload allows {self._max_payload_bytes}"
+            )
+        metadata = json.dumps({"headers": dict(request.metadata)}).encode() if request.metadata else b""
+        prefix = frames.OPEN_PREFIX.pack(deadline_ms, len(LOCAL_ID), len(metadata)) + LOCAL_ID + metadata
+        piece, flags = self._next_piece()
+        try:
+            self._pool.submit(self, Frame(1, frames.OPEN, flags, prefix + piece))
+            self._pump()
+            return await self._answer
+        finally:
+            self._pool.forget(self)
+
+    def _next_piece(self) -> tuple[bytes, int]:
+        piece = self._body[self._position : self._position + PIECE_BYTES]
+        self._position += len(piece)
+        self._credit -= len(piece)
+        return piece, LAST if self._position >= len(self._body) else 0
+
+    def _pump(self) -> None:
+        """Send what may be sent now."""
+        while self.calls and self._position < len(self._body) and self._credit >= PIECE_BYTES:
+            piece, flags = self._next_piece()
+            self._pool.on_caller_frame(self, Frame(1, frames.DATA, flags, piece))
+
+    def send(self, call_id: int, kind: int, payload: bytes, flags: int) -> None:
+        """A frame of the answer."""
+        if self._answer.done():
+            return
+        if call_id & frames.MESH_BIT:
+            if kind == frames.OPEN:
+                error = NoReplicaError("a mesh call needs a cluster; this call came through no gateway")
+                self._pool.on_caller_frame(self, Frame(call_id, frames.ERROR, LAST, to_wire(error)))
+        elif kind == frames.CREDIT:
+            self._credit += frames.unpack_credit(payload)
+            self._pump()
+        elif kind == frames.REFUSED:
+            reason = payload.decode()
+            refused = OverloadedError if reason == "busy" else NoReplicaError
+            self._answer.set_exception(refused(f"the replica refused the call: it is {reason}"))
+        elif kind == frames.ERROR:
+            self._answer.set_exception(from_wire(payload))
+        else:
+            self._take(kind, payload, flags)
+
+    def _take(self, kind: int, payload: bytes, flags: int) -> None:
+        size = len(payload)
+        if kind == frames.REPLY:
+            reply = frames.unpack_reply(payload)
+            payload = reply.body
+            size = len(payload)
+            head = frames.unpack_json(reply.metadata) if reply.metadata else {}
+            default = frames.CONTENT_TYPES.get(reply.content, self._content_type)
+            self._content_type = str(head.get("content_type") or default)
+        self._pieces.append(payload)
+        if flags & LAST:
+            self._answer.set_result(CallReply(output=b"".join(self._pieces), content_type=self._content_type))
+        else:
+            self._pool.on_caller_frame(self, Frame(1, frames.CREDIT, 0, pack_credit(1, size)[HEADER.size :]))

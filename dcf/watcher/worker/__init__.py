@@ -1,0 +1,1 @@
+"""The programs that hold the user's handler, one for each language."""

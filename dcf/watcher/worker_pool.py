@@ -1,0 +1,306 @@
+"""Own the replica's slots: which call goes to which worker, and when.
+
+In:   calls of the callers' links (`submit`, `on_caller_frame`), frames of the
+      workers (`on_worker_frames`).
+Out:  answers on the link that each call came from; `announce()`, what the
+      gateways are told.
+The watcher hands a fast handler more than it can run, so that it never waits
+for the next call, but only as much as it does in HAND_AHEAD_S. Workers come
+and go in worker_keeper.py, the handlers' own calls pass through mesh.py.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from itertools import islice
+from typing import Any
+
+from dcf.errors import ClientGoneError, DeadlineError, InvocationError, ProtocolError, ReplicaLostError
+from dcf.rpc import frames
+from dcf.rpc.frames import LAST, MESH_BIT, REPLY_PREFIX, Frame, pack, unpack_credit
+from dcf.rpc.status import to_wire
+from dcf.watcher.invocation import CallerLink, Invocation
+from dcf.watcher.mesh import MeshRoutes
+from dcf.watcher.worker_process import WorkerProcess
+
+HAND_AHEAD_S = 0.002
+"""Committed to a worker beyond its slots: what its handler does in this time (architecture, decision 3a)."""
+MAX_HAND_AHEAD = 64
+"""Bounds the damage when a handler that was fast is suddenly slow."""
+READ_AHEAD_S = 0.005
+"""A gateway may keep this much more work here, so that the watcher never waits for the network."""
+MAX_READ_AHEAD = 128
+SLOW_S = 0.05
+"""A handler that takes longer has its calls wait at the gateway, which can still send them elsewhere."""
+MAX_WAITING = 10_000
+"""Over all callers; a gateway keeps to its capacity, so only unary calls can come near."""
+
+_FROM_CALLER = frozenset({frames.DATA, frames.CANCEL, frames.CREDIT})
+_FROM_WORKER = frozenset({frames.REPLY, frames.DATA, frames.ERROR, frames.CREDIT})
+
+
+class WorkerPool:
+    """Touched only by the event loop of the watcher."""
+
+    def __init__(self, *, kill_after_s: float) -> None:
+        self.draining = False
+        self.failed_because = ""
+        """Set when the handler cannot be loaded (any more) and the watcher ends."""
+        self.restarts = 0
+        self.on_change: Callable[[], None] = lambda: None
+        """State or capacity changed."""
+        self.on_condemned: Callable[[WorkerProcess, int], None] = lambda worker, overdue: None
+        """Nothing but overdue calls runs in the worker: it is to be ended."""
+        self.workers: list[WorkerProcess] = []
+        self.gateways: set[CallerLink] = set()
+        self._kill_after_s = kill_after_s
+        self._mesh = MeshRoutes(self.gateways)
+        self._waiting: deque[Invocation] = deque()
+        self._next_id = 0
+        self._told_capacity = 0
+
+    # -- state -------------------------------------------------------------
+
+    def state(self) -> str:
+        """starting, ready, busy, draining or failed."""
+        if self.failed_because:
+            return "failed"
+        if self.draining:
+            return "draining"
+        if not self.slots():
+            return "starting"
+        return "busy" if self.in_flight() >= self.slots() else "ready"
+
+    def slots(self) -> int:
+        """Handlers that can run at once now."""
+        return sum(worker.slots for worker in self.workers if worker.ready and not worker.condemned)
+
+    def in_flight(self) -> int:
+        """Calls that were handed to a worker and are not answered."""
+        return sum(len(worker.calls) for worker in self.workers)
+
+    def waiting(self) -> int:
+        """Calls that are still ours."""
+        return len(self._waiting)
+
+    def capacity(self) -> int:
+        """Calls that one gateway may have here, running and waiting."""
+        slots = self.slots()
+        if not slots or self.draining:
+            return 0
+        mean_s = max((worker.mean_handler_s for worker in self.workers if worker.ready), default=0.0)
+        # One call in reserve hides the round trip.
+        ahead = 0 if not mean_s or mean_s > SLOW_S else max(1, min(MAX_READ_AHEAD, int(READ_AHEAD_S / mean_s)))
+        return slots + ahead
+
+    def announce(self) -> dict[str, Any]:
+        """The STATE that gateways are told; they may send this capacity from now on."""
+        self._told_capacity = self.capacity()
+        return {
+            "state": self.state(),
+            "capacity": self._told_capacity,
+            "concurrency": self.slots(),
+            "in_flight": self.in_flight(),
+        }
+
+    def note_change(self) -> None:
+        """Tell the gateways at once where capacity halved, doubled, came or went; else the heartbeat does."""
+        now, told = self.capacity(), self._told_capacity
+        if (not now) != (not told) or now >= 2 * told or 2 * now <= told:
+            self.on_change()
+
+    # -- from the callers --------------------------------------------------
+
+    def submit(self, link: CallerLink, frame: Frame) -> None:
+        """Take a call, or refuse it before anything has happened. Raises ProtocolError."""
+        if frame.call_id in link.calls:
+            raise ProtocolError(f"call id {frame.call_id} was opened twice")
+        if not 0 < frame.call_id < MESH_BIT:
+            raise ProtocolError(f"call id {frame.call_id:#x} is none that a caller may open")
+        call = Invocation(link, frame.call_id, (self._next_id + 1) % MESH_BIT or 1, frame.payload, frame.flags)
+        # Twice: what it was told and what it sends cross on the way.
+        if (
+            self.draining
+            or not self.slots()
+            or len(link.calls) >= 2 * max(self._told_capacity, 1)
+            or len(self._waiting) >= MAX_WAITING
+        ):
+            reason = self.state() if self.draining or not self.slots() else "busy"
+            link.send(frame.call_id, frames.REFUSED, reason.encode(), LAST)
+            return
+        self._next_id = call.id
+        link.calls[frame.call_id] = call
+        worker = None if self._waiting else self._free_worker()
+        if worker:
+            self._hand_over(call, worker)
+        else:
+            self._waiting.append(call)
+
+    def on_caller_frame(self, link: CallerLink, frame: Frame) -> None:
+        """A frame of a call that is here, or of a mesh call's answer. Raises ProtocolError."""
+        if frame.call_id & MESH_BIT:
+            self._mesh.on_answer(link, frame)
+            return
+        if frame.kind not in _FROM_CALLER:
+            raise ProtocolError(f"kind {frame.kind} is none that a caller sends")
+        call = link.calls.get(frame.call_id)
+        if call is None:
+            return  # its answer and this frame crossed
+        if frame.kind == frames.CANCEL:
+            self.cancel(call)
+            return
+        if frame.kind == frames.CREDIT:
+            unpack_credit(frame.payload)
+        else:
+            call.note_input(len(frame.payload), frame.flags)
+        worker = call.worker
+        if worker is None:
+            call.frames.append((frame.kind, frame.payload, frame.flags))
+            return
+        data = pack(call.id, frame.kind, frame.payload, frame.flags)
+        if frame.kind == frames.CREDIT:
+            worker.send_control(data)
+            return
+        worker.send_data(data)
+        if call.whole:
+            worker.calls[call.id] = worker.calls.pop(call.id)  # in the order in which they start
+
+    def cancel(self, call: Invocation) -> None:
+        """Nobody waits any more. The slot is free when the handler returns."""
+        if call.worker is None:
+            self._waiting.remove(call)
+            self._fail(call, ClientGoneError("cancelled before the handler started"))
+        else:
+            call.worker.send_control(pack(call.id, frames.CANCEL))
+
+    def forget(self, link: CallerLink) -> None:
+        """The caller is gone: cancel all that came from it."""
+        self.gateways.discard(link)
+        self._mesh.on_link_lost(link)
+        for call in list(link.calls.values()):
+            self.cancel(call)
+
+    # -- to and from the workers -------------------------------------------
+
+    def _free_worker(self) -> WorkerProcess | None:
+        best: WorkerProcess | None = None
+        for worker in self.workers:
+            if not worker.ready or worker.condemned:
+                continue
+            mean_s = worker.mean_handler_s
+            ahead = min(MAX_HAND_AHEAD, int(HAND_AHEAD_S / mean_s)) if mean_s else 0
+            if len(worker.calls) < worker.slots + ahead and (best is None or len(worker.calls) < len(best.calls)):
+                best = worker
+        return best
+
+    def _hand_over(self, call: Invocation, worker: WorkerProcess) -> None:
+        call.worker = worker
+        worker.calls[call.id] = call
+        for kind, payload, flags in call.frames:
+            (worker.send_control if kind == frames.CREDIT else worker.send_data)(pack(call.id, kind, payload, flags))
+        call.frames.clear()
+
+    def dispatch(self) -> None:
+        """Hand over what waits, as far as there is room."""
+        while self._waiting and (worker := self._free_worker()):
+            call = self._waiting.popleft()
+            if call.is_late(time.monotonic()):
+                self._fail(call, DeadlineError("the call's time ended before its handler could start"))
+            else:
+                self._hand_over(call, worker)
+
+    def on_worker_frames(self, worker: WorkerProcess, batch: list[Frame]) -> None:
+        """Answers, credit and mesh calls. Raises ProtocolError."""
+        finished = False
+        for frame in batch:
+            call_id, kind, flags, payload = frame
+            if call_id & MESH_BIT:
+                self._mesh.on_worker_frame(worker, frame)
+                continue
+            if kind not in _FROM_WORKER:
+                raise ProtocolError(f"kind {kind} is none that a worker sends")
+            call = worker.calls.get(call_id)
+            if call is None:
+                continue
+            if kind == frames.CREDIT:
+                call.unread_bytes -= unpack_credit(payload)
+            else:
+                if kind == frames.REPLY:
+                    if len(payload) < REPLY_PREFIX.size:
+                        raise ProtocolError("a REPLY frame is shorter than its prefix")
+                    worker.note_handler_time(REPLY_PREFIX.unpack_from(payload)[0])
+                if flags & LAST:
+                    del worker.calls[call_id]
+                    del call.link.calls[call.call_id]
+                    finished = True
+            call.link.send(call.call_id, kind, payload, flags)
+        if finished:
+            if worker.condemned:
+                self._judge(worker)
+            self.dispatch()
+            self.note_change()
+
+    def _fail(self, call: Invocation, error: InvocationError) -> None:
+        del call.link.calls[call.call_id]
+        call.link.send(call.call_id, frames.ERROR, to_wire(error), LAST)
+
+    def refuse_waiting(self) -> None:
+        """Give back what no worker has seen: the gateways send it elsewhere."""
+        reason = self.state().encode()
+        while self._waiting:
+            call = self._waiting.popleft()
+            del call.link.calls[call.call_id]
+            call.link.send(call.call_id, frames.REFUSED, reason, LAST)
+
+    # -- workers come, run late and go ---------------------------------------
+
+    def on_worker_ready(self) -> None:
+        """There is room."""
+        self.dispatch()
+        self.note_change()
+
+    def on_worker_death(self, worker: WorkerProcess, how: str) -> None:
+        """Answer what was in it: nobody knows how far its handlers came."""
+        worker.ready = False
+        self.workers.remove(worker)
+        calls, worker.calls = worker.calls, {}
+        limit = time.monotonic() - self._kill_after_s
+        for call in calls.values():
+            if worker.condemned and call.is_late(limit):
+                text = "the handler ran past its deadline and kill_after; its worker was ended"
+                self._fail(call, DeadlineError(text))
+            else:
+                self._fail(
+                    call, ReplicaLostError(f"the worker {how} while the call was in it; its handler may have run")
+                )
+        self._mesh.on_worker_death(worker)
+        if self.slots():
+            self.dispatch()
+        else:
+            self.refuse_waiting()
+        self.note_change()
+
+    def judge(self) -> None:
+        """Find handlers that run past their deadline and grace; called now and then."""
+        for worker in list(self.workers):
+            self._judge(worker)
+
+    def _judge(self, worker: WorkerProcess) -> None:
+        """Condemn a worker with an overdue call; end it once nothing else runs in it."""
+        limit = time.monotonic() - self._kill_after_s
+        overdue = [call for call in worker.calls.values() if call.is_late(limit)]
+        for call in overdue:
+            if not call.whole:  # it cannot have started: its caller stopped in the middle
+                self.cancel(call)
+        overdue = [call for call in overdue if call.whole]
+        if bool(overdue) != worker.condemned:
+            worker.condemned = bool(overdue)
+            if overdue and not self.slots():
+                self.refuse_waiting()
+            self.note_change()
+        # What was handed ahead is behind these and waits for them, not they for it.
+        running = list(islice((call for call in worker.calls.values() if call.whole), worker.slots))
+        if overdue and all(call.is_late(limit) for call in running):
+            self.on_condemned(worker, len(overdue))
