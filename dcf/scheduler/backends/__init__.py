@@ -1,0 +1,1 @@
+"""What runs replicas: twins behind one contract."""

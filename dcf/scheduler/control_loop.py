@@ -1,0 +1,295 @@
+"""Make what runs what is wanted, and publish how it is.
+
+In:   specs from the store, replicas from the backend, their Watch streams.
+Out:  starts and stops in the backend; endpoints and status in the store.
+The only place that changes replicas. What to do is decided in reconciler.py;
+a replica leaves the endpoints before it is stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import NoReturn, Protocol
+
+from dcf.domain.function import FunctionSpec, replica_digest
+from dcf.domain.status import Endpoint, FunctionStatus
+from dcf.errors import BackendError, BackendUnavailableError, ImageNotFoundError, StoreUnavailableError
+from dcf.lifecycle import open_task_set, running
+from dcf.scheduler.backends.contract import Backend, ObservedReplica, ReplicaExit, ReplicaPlan
+from dcf.scheduler.backoff import PROVEN_AFTER_S, Backoff
+from dcf.scheduler.reconciler import Decision, ReplicaView, reconcile
+from dcf.scheduler.status_report import Failure, describe, without_noise
+from dcf.scheduler.watcher_watch import WatcherWatch
+from dcf.store.contract import Changes, Fence, SchedulerWriter
+
+log = logging.getLogger(__name__)
+
+REFRESH_S = 5.0
+"""Least time between two writes of a status in which only calls and memory differ."""
+REREAD_S = 10.0
+"""After so long the store is asked what is published: a Redis that crashed has lost its last second."""
+PAUSE_S = 0.02
+"""Between two turns: hints that come together are one turn."""
+
+
+class SchedulerStore(SchedulerWriter, Changes, Protocol):
+    """The half of the store that the control loop is given."""
+
+
+@dataclass(slots=True)
+class _Function:
+    """What is remembered of one function from turn to turn."""
+
+    made_of: tuple[str, int, str] = ("", 0, "")
+    """uid, generation, digest: of another one nothing that failed before says anything."""
+    revision: int = 0
+    backoff: Backoff = field(default_factory=Backoff)
+    failure: Failure | None = None
+    written: FunctionStatus | None = None
+    deleted: bool = False
+    """Its status and endpoints are out of the store."""
+
+    def meet(self, spec: FunctionSpec, now_s: float) -> None:
+        """Take note of what is wanted now."""
+        made_of = (spec.uid, spec.generation, replica_digest(spec))
+        if made_of != self.made_of:
+            self.made_of, self.backoff, self.failure = made_of, Backoff(), None
+        elif spec.revision != self.revision:
+            self.backoff = self.backoff.after_new_wish(now_s=now_s)
+        self.revision = spec.revision
+        self.deleted = False
+
+
+class ControlLoop:
+    """One leadership's view of all functions. Touched only by the event loop of the scheduler."""
+
+    def __init__(self, store: SchedulerWriter, backend: Backend, watches: WatcherWatch, fence: Fence) -> None:
+        self._store = store
+        self._backend = backend
+        self._watches = watches
+        self._fence = fence
+        self._functions: dict[str, _Function] = {}
+        self._published: dict[str, tuple[Endpoint, ...]] = {}
+        self._reread_at = 0.0
+
+    async def turn(self) -> float | None:
+        """Look at everything once and act; unix seconds of the next start that waits for its back-off, if any.
+
+        Raises LeaseLostError, StoreUnavailableError or BackendUnavailableError;
+        what was not done then is done by a later turn.
+        """
+        # The store first: while it is away, the backend keeps its exits for later.
+        specs = await self._store.read_specs()
+        await self._read_published()
+        observed = await self._backend.observe()
+        exits = await self._backend.take_exits()
+        gone = {one.replica.address for one in exits}
+        observed = [replica for replica in observed if replica.address not in gone]
+        now_s = time.time()
+        for name, spec in specs.items():
+            self._functions.setdefault(name, _Function()).meet(spec, now_s)
+        for one in exits:
+            await self._on_exit(one)
+        self._watches.follow(observed)
+        for address in self._watches.addresses() - {replica.address for replica in observed}:
+            await self._watches.forget(address)
+
+        views: dict[str, list[ReplicaView]] = {}
+        for replica in observed:
+            self._functions.setdefault(replica.function, _Function())
+            views.setdefault(replica.function, []).append(self._view(replica))
+        for name in list(self._functions):
+            await self._turn_one(name, specs.get(name), views.get(name, []), now_s)
+        waiting = [function.backoff.next_at for function in self._functions.values() if function.backoff.failures]
+        return min((at for at in waiting if at > now_s), default=None)
+
+    async def _read_published(self) -> None:
+        now = time.monotonic()
+        if now < self._reread_at:
+            return
+        published = await self._store.read_endpoints()
+        statuses = await self._store.read_statuses()
+        for name in {*published, *statuses}:
+            self._functions.setdefault(name, _Function()).deleted = False
+        for name, function in self._functions.items():
+            if name not in statuses:
+                function.written = None
+        self._published = dict(published)
+        self._reread_at = now + REREAD_S
+
+    async def _on_exit(self, one: ReplicaExit) -> None:
+        replica = one.replica
+        report = await self._watches.forget(replica.address)
+        fields = {"function": replica.function, "replica": replica.name, "code": one.code}
+        if replica.stopping:
+            log.info("replica has stopped", extra=fields)
+            return
+        log.warning("replica ended", extra={**fields, "cause": one.cause})
+        function = self._functions.get(replica.function)
+        if function is None or function.made_of != (replica.uid, replica.generation, replica.digest):
+            return
+        ready_for_s = time.monotonic() - report.ready_since if report.ready_since is not None else 0.0
+        function.backoff = function.backoff.after_exit(now_s=time.time(), ready_for_s=ready_for_s)
+        function.failure = Failure(replica=replica.name, cause=one.cause, log_tail=one.log_tail)
+
+    def _view(self, replica: ObservedReplica) -> ReplicaView:
+        now = time.monotonic()
+        report = self._watches.report(replica.address)
+        function = self._functions[replica.function]
+        proven = report.ready_since is not None and now - report.ready_since >= PROVEN_AFTER_S
+        if proven and function.made_of == (replica.uid, replica.generation, replica.digest):
+            function.backoff = function.backoff.after_proof(started_at=replica.started_at)
+        silent = report.is_silent(now)
+        # A start that fails says the same on its way out; that one is for the back-off, not to be replaced at once.
+        leaving = report.state == "draining" and report.ready_since is not None
+        return ReplicaView(
+            name=replica.name,
+            uid=replica.uid,
+            generation=replica.generation,
+            digest=replica.digest,
+            ordinal=replica.ordinal,
+            address=replica.address,
+            state="starting" if silent else report.state,
+            stopping=replica.stopping or leaving,
+            was_ready=report.ready_since is not None,
+            started_at=replica.started_at,
+            grace_s=replica.grace_s,
+            in_flight=report.in_flight,
+            memory_bytes=report.memory_bytes,
+            silent=silent,
+            note=report.note,
+        )
+
+    async def _turn_one(self, name: str, spec: FunctionSpec | None, views: list[ReplicaView], now_s: float) -> None:
+        function = self._functions[name]
+        if spec is None and not function.deleted:
+            await self._store.delete_status(self._fence, name)
+            self._published.pop(name, None)
+            function.deleted = True
+            function.made_of, function.written = ("", 0, ""), None
+        decision = reconcile(spec, views, function.backoff, now_s=now_s)
+        stopped = {one.name for one in decision.stops}
+        views = [replace(view, stopping=view.stopping or view.name in stopped) for view in views]
+        if spec is None:
+            await self._stop(name, decision, function)
+            if not views:
+                del self._functions[name]
+            return
+        # Twice: a gateway must know that a replica goes before it goes, and that one is there only when it is.
+        await self._publish(spec, views)
+        await self._stop(name, decision, function)
+        started = await self._start(spec, decision, function)
+        if started:
+            views += [self._view(replica) for replica in started]
+            self._watches.follow(started)
+            await self._publish(spec, views)
+        await self._write_status(function, describe(spec, views, function.backoff, function.failure))
+
+    async def _stop(self, name: str, decision: Decision, function: _Function) -> None:
+        for one in decision.stops:
+            log.info("replica is being stopped", extra={"function": name, "replica": one.name, "reason": one.reason})
+            if one.overdue:
+                function.backoff = function.backoff.after_exit(now_s=time.time(), ready_for_s=0.0)
+                tail = await self._backend.log_tail(one.name)
+                function.failure = Failure(replica=one.name, cause=one.reason, log_tail=tail)
+            await self._backend.stop(one.name, grace_s=one.grace_s)
+
+    async def _start(self, spec: FunctionSpec, decision: Decision, function: _Function) -> list[ObservedReplica]:
+        started: list[ObservedReplica] = []
+        for one in decision.starts:
+            plan = ReplicaPlan(spec=spec, ordinal=one.ordinal)
+            fields = {"function": spec.name, "replica": plan.name}
+            try:
+                started.append(await self._backend.start(plan))
+            except BackendUnavailableError:
+                raise
+            except BackendError as error:
+                missing = isinstance(error, ImageNotFoundError)
+                if function.failure is None or function.failure.cause != str(error):
+                    log.warning("replica could not be started", extra={**fields, "cause": str(error)})
+                before, now_s = function.backoff, time.time()
+                function.backoff = (
+                    before.after_missing_image(now_s=now_s)
+                    if missing
+                    else before.after_exit(now_s=now_s, ready_for_s=0)
+                )
+                function.failure = Failure(replica=plan.name, cause=str(error))
+                break
+            function.backoff = function.backoff.after_start()
+            log.info("replica was started", extra={**fields, "reason": one.reason})
+        return started
+
+    async def _publish(self, spec: FunctionSpec, views: Sequence[ReplicaView]) -> None:
+        endpoints = tuple(
+            Endpoint(replica=view.name, address=view.address, generation=view.generation)
+            for view in sorted(views, key=lambda view: (view.generation, view.ordinal))
+            if view.uid == spec.uid and not view.stopping
+        )
+        if endpoints != self._published.get(spec.name, ()):
+            await self._store.write_endpoints(self._fence, spec.name, endpoints)
+            self._published[spec.name] = endpoints
+
+    async def _write_status(self, function: _Function, status: FunctionStatus) -> None:
+        written = function.written
+        if written is not None:
+            quiet = without_noise(written) == without_noise(status)
+            # An unchanged one is written again too: its age tells the gateways that a scheduler is at work.
+            if quiet and time.time() - written.updated_at < REFRESH_S:
+                return
+            if (written.ready, written.failed, written.settled) != (status.ready, status.failed, status.settled):
+                self._log_change(status)
+        else:
+            self._log_change(status)
+        status = replace(status, updated_at=time.time())
+        await self._store.write_status(self._fence, status)
+        function.written = status
+
+    def _log_change(self, status: FunctionStatus) -> None:
+        log.info(
+            "function has changed",
+            extra={
+                "function": status.name,
+                "ready": status.ready,
+                "desired": status.desired,
+                "failed": status.failed,
+                "reason": status.reason,
+            },
+        )
+
+
+async def run_control_loop(
+    store: SchedulerStore, backend: Backend, fence: Fence, *, wake: asyncio.Event, tick_s: float
+) -> NoReturn:
+    """Turn whenever something may have changed, and every `tick_s`; raises LeaseLostError."""
+    async with open_task_set() as tasks, running(hints=_run_hints(store, wake)):
+        loop = ControlLoop(store, backend, WatcherWatch(tasks, wake.set), fence)
+        away = ""
+        while True:
+            wake.clear()
+            wait_s = tick_s
+            try:
+                next_at = await loop.turn()
+                if next_at is not None:
+                    wait_s = min(tick_s, max(0.0, next_at - time.time()))
+                if away:
+                    log.info("store and backend answer again")
+                    away = ""
+            except (StoreUnavailableError, BackendUnavailableError) as error:
+                if not away:
+                    log.warning("replicas are kept as they are", extra={"reason": str(error)})
+                away = str(error)
+            await asyncio.sleep(PAUSE_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await wake.wait()
+
+
+async def _run_hints(store: Changes, wake: asyncio.Event) -> None:
+    async for changed in store.changes():
+        if changed.family == "spec":  # the rest is what this loop wrote itself
+            wake.set()

@@ -1,0 +1,54 @@
+"""What the scheduler is told at start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dcf.env import require
+from dcf.scheduler.backends.registry import NAMES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulerSettings:
+    """Read from DCF_* variables, once, in main."""
+
+    store_url: str
+    """Where Redis is: `unix:///path/redis.sock` or `redis://host:port/0`."""
+
+    scheduler_id: str
+    """Owner of the lease. Stable over restarts, so that a scheduler that was killed takes over at once."""
+
+    backend: str = "process"
+    """What runs replicas."""
+
+    state: str
+    """Folder of the cluster's state; replicas live in `replicas/` below it."""
+
+    bundles: str
+    """Folder of the built functions."""
+
+    tick_s: float = 1.0
+    """Seconds between two looks with no hint of a change, > 0. One second: half of Knative's tick."""
+
+    lease_ttl_s: float = 5.0
+    """Seconds after which the lease of a scheduler that is gone goes to another, > 0; renewed three times within."""
+
+    log_level: str = "info"
+    """debug, info, warning or error."""
+
+    ready_fd: int | None = None
+    """Where a supervisor waits for a byte that says it is ready; None: nobody supervises."""
+
+    def __post_init__(self) -> None:
+        require(self.backend in NAMES, "DCF_BACKEND", self.backend, f"one of {', '.join(NAMES)}")
+        require(self.scheduler_id != "", "DCF_SCHEDULER_ID", self.scheduler_id, "a name")
+        require(self.state != "", "DCF_STATE", self.state, "a folder")
+        require(self.bundles != "", "DCF_BUNDLES", self.bundles, "a folder")
+        require(self.tick_s > 0, "DCF_TICK_S", self.tick_s, "seconds above 0")
+        require(self.lease_ttl_s > 0, "DCF_LEASE_TTL_S", self.lease_ttl_s, "seconds above 0")
+        require(
+            self.log_level in {"debug", "info", "warning", "error"},
+            "DCF_LOG_LEVEL",
+            self.log_level,
+            "debug, info, warning or error",
+        )

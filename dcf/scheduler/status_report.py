@@ -1,0 +1,108 @@
+"""Say how a function is, in one status that people can read.
+
+In:   the spec, its replicas as they are after this turn, the back-off, the last failure.
+Out:  a FunctionStatus, without `updated_at`.
+Pure: no I/O, no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from dcf.domain.function import FunctionSpec
+from dcf.domain.status import SERVING, FunctionStatus, ReplicaState, ReplicaStatus
+from dcf.scheduler.backoff import Backoff
+from dcf.scheduler.reconciler import ReplicaView, is_current
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """What a generation's last failed start said."""
+
+    replica: str
+    cause: str
+    log_tail: tuple[str, ...] = ()
+
+
+def describe(
+    spec: FunctionSpec, replicas: Sequence[ReplicaView], backoff: Backoff, failure: Failure | None
+) -> FunctionStatus:
+    """Return the status of `spec`'s function."""
+    current = [replica for replica in replicas if is_current(spec, replica)]
+    serving = sum(replica.serving for replica in current)
+    older = [replica for replica in replicas if not is_current(spec, replica)]
+    whole = serving == spec.desired == sum(not replica.stopping for replica in current)
+    return FunctionStatus(
+        name=spec.name,
+        uid=spec.uid,
+        generation=spec.generation,
+        desired=spec.desired,
+        ready=sum(replica.serving for replica in replicas if replica.uid == spec.uid),
+        replicas=tuple(_show(replica) for replica in sorted(replicas, key=lambda r: (-r.generation, r.ordinal))),
+        failed=backoff.given_up and serving == 0 and spec.desired > 0,
+        settled=whole and not older,
+        reason=_reason(spec, current, older, backoff, failure),
+        log_tail=failure.log_tail if failure is not None and serving < spec.desired else (),
+    )
+
+
+def without_noise(status: FunctionStatus) -> FunctionStatus:
+    """`status` less what changes all the time; two that are equal need not both be written."""
+    return replace(
+        status,
+        updated_at=0.0,
+        replicas=tuple(
+            replace(one, state="ready" if one.state in SERVING else one.state, in_flight=0, memory_bytes=0)
+            for one in status.replicas
+        ),
+    )
+
+
+def _show(replica: ReplicaView) -> ReplicaStatus:
+    state: ReplicaState = replica.state
+    if replica.stopping:
+        state = "draining"
+    return ReplicaStatus(
+        name=replica.name,
+        state=state,
+        generation=replica.generation,
+        address=replica.address,
+        in_flight=replica.in_flight,
+        memory_bytes=replica.memory_bytes,
+        started_at=replica.started_at,
+    )
+
+
+def _reason(
+    spec: FunctionSpec,
+    current: Sequence[ReplicaView],
+    older: Sequence[ReplicaView],
+    backoff: Backoff,
+    failure: Failure | None,
+) -> str:
+    staying = [replica for replica in current if not replica.stopping]
+    serving = sum(replica.serving for replica in staying)
+    if spec.desired == 0:
+        return "scaled to 0 replicas"
+    if serving < spec.desired and backoff.failures and failure is not None:
+        return _failure_reason(backoff, failure, under_way=any(not replica.serving for replica in staying))
+    for replica in staying:
+        if replica.silent:
+            return f"replica {replica.name} does not report any more, though its process is there"
+    if any(not replica.stopping for replica in older):
+        return f"updating: {serving} of {spec.desired} replicas run generation {spec.generation}"
+    if serving < spec.desired:
+        noted = next((f": {replica.note}" for replica in staying if replica.note), "")
+        return f"starting: {serving} of {spec.desired} replicas ready{noted}"
+    if older:
+        return f"updating: older replicas finish their last calls ({len(older)} left)"
+    return ""
+
+
+def _failure_reason(backoff: Backoff, failure: Failure, *, under_way: bool) -> str:
+    if backoff.image_missing:
+        return failure.cause
+    times = "failed" if backoff.failures == 1 else f"failed {backoff.failures} times"
+    then = "it is tried again now" if under_way or backoff.delay_s == 0 else f"next try in {backoff.delay_s:g} s"
+    return f"replica {failure.replica} {times}: {failure.cause}; {then}"
