@@ -1,0 +1,248 @@
+"""Deploy, delete, scale and show functions: what HTTP and gRPC share.
+
+In:   plain requests. Out: views (function_view.py), or an InvocationError.
+Writes specs alone; what follows from them is the scheduler's. The router is
+told at once, so that a call right after its deployment finds the function.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import difflib
+import logging
+import time
+import uuid
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from google.protobuf import json_format
+
+from dcf import __version__
+from dcf.domain.function import MAX_REPLICAS, FunctionSpec, parse_spec, succeed
+from dcf.domain.status import FunctionStatus
+from dcf.errors import (
+    ClusterUnavailableError,
+    FunctionNotFoundError,
+    InvalidInputError,
+    InvocationError,
+    StoreUnavailableError,
+)
+from dcf.gateway.function_log import LogLine, ReplicaLogs
+from dcf.gateway.function_view import view, view_with_spec
+from dcf.gateway.router import FunctionEntry, Router
+from dcf.gateway.settings import GatewaySettings
+from dcf.gateway.stats import Stats
+from dcf.rpc.v1_gateway_pb2 import Scaling
+from dcf.store.contract import CountReader, EndpointReader, SpecWriter
+
+log = logging.getLogger(__name__)
+
+WRITE_TRIES = 20
+"""Each lost try means that somebody else's write was done; so many in a row is a script run wild."""
+
+STORE_RETRY_S = 2.0
+"""Redis is started again within a second or two."""
+
+
+class AdminStore(SpecWriter, CountReader, EndpointReader, Protocol):
+    """What this module reads and writes."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """One look at the cluster."""
+
+    specs: Mapping[str, FunctionSpec]
+    statuses: Mapping[str, FunctionStatus]
+    counts: Mapping[str, Mapping[str, int]]
+    store_answers: bool
+
+
+class Admin:
+    """Touched only by the event loop of the gateway."""
+
+    def __init__(
+        self,
+        store: AdminStore,
+        router: Router,
+        stats: Stats,
+        settings: GatewaySettings,
+        *,
+        stopping: asyncio.Event | None = None,
+    ) -> None:
+        """`stopping` ends the logs that are followed; they would hold the gateway's stop up."""
+        self._store = store
+        self._router = router
+        self._stats = stats
+        self._settings = settings
+        self.stopping = stopping or asyncio.Event()
+        self._logs = ReplicaLogs(router, self.stopping)
+
+    # what is written
+
+    async def deploy(self, data: dict[str, Any], *, must_exist: bool | None = None) -> dict[str, Any]:
+        """Create a function, or replace what it is made of; a number pinned by hand stays.
+
+        Args:
+            data: the JSON form of dcf.v1.DeployRequest.
+            must_exist: an update: FunctionNotFoundError where there is none.
+
+        Raises:
+            InvalidInputError: names the field.
+            FunctionNotFoundError, ClusterUnavailableError
+        """
+        new = parse_spec(data)
+        _check_scaling(new)
+        uid = uuid.uuid4().hex
+
+        def change(old: FunctionSpec | None) -> FunctionSpec:
+            if old is None and must_exist:
+                raise self._not_found(new.name)
+            return succeed(old, new, uid=uid)
+
+        return await self._write(new.name, change, "deployed")
+
+    async def scale(self, name: str, replicas: int | None) -> dict[str, Any]:
+        """Pin the replica number; None: the spec's own number again."""
+        if replicas is not None and not 0 <= replicas <= MAX_REPLICAS:
+            raise InvalidInputError(
+                f"replicas: {replicas} is not a whole number from 0 to {MAX_REPLICAS}", function=name
+            )
+
+        def change(old: FunctionSpec | None) -> FunctionSpec:
+            if old is None:
+                raise self._not_found(name)
+            return dataclasses.replace(old, pinned_replicas=replicas, revision=old.revision + 1)
+
+        return await self._write(name, change, "scaled")
+
+    async def delete(self, name: str) -> None:
+        """Remove the function and its counts. Raises FunctionNotFoundError."""
+        with _answering_store(name):
+            spec = await self._store.read_spec(name)
+            if not await self._store.delete_spec(name) or spec is None:
+                raise self._not_found(name)
+        self._router.remove(name)
+        self._stats.forget(name, spec.uid)
+        log.info("function was deleted", extra={"function": name})
+
+    async def _write(
+        self, name: str, change: Callable[[FunctionSpec | None], FunctionSpec], done: str
+    ) -> dict[str, Any]:
+        """Store what `change` makes of the spec; again where somebody else was faster."""
+        with _answering_store(name):
+            for _ in range(WRITE_TRIES):
+                old = await self._store.read_spec(name)
+                new = change(old)
+                if await self._store.write_spec(new, expected_revision=old.revision if old else 0):
+                    break
+            else:
+                raise ClusterUnavailableError(
+                    f"the spec of {name} was changed by others {WRITE_TRIES} times while this change was tried",
+                    function=name,
+                    retry_after_s=1.0,
+                )
+        self._router.apply_spec(new)
+        log.info(
+            "function was " + done,
+            extra={"function": name, "generation": new.generation, "image": new.image, "replicas": new.desired},
+        )
+        return self._view(new, await self._look())
+
+    # what is shown
+
+    async def list(self) -> list[dict[str, Any]]:
+        """All functions by name; what this gateway knows while the store does not answer."""
+        known = await self._look()
+        return [self._view(spec, known) for _, spec in sorted(known.specs.items())]
+
+    async def describe(self, name: str, *, environment: bool = True) -> dict[str, Any]:
+        """One function with its spec; `environment`: also the values of its variables."""
+        known = await self._look()
+        spec = known.specs.get(name)
+        if spec is None:
+            raise self._not_found(name)
+        return view_with_spec(self._view(spec, known), spec, environment=environment)
+
+    def info(self) -> dict[str, Any]:
+        """Version and facts of the cluster."""
+        return {
+            "version": __version__,
+            "backend": self._settings.backend,
+            "cluster": self._settings.cluster,
+            "bundles": self._settings.bundles,
+        }
+
+    async def log(
+        self, name: str, *, since_at: float = 0.0, tail: int | None = None, follow: bool = False
+    ) -> AsyncGenerator[LogLine, None]:
+        """Lines of all replicas; see ReplicaLogs.read. Raises FunctionNotFoundError before the first."""
+        return self._logs.read(await self._entry(name), since_at=since_at, tail=tail, follow=follow)
+
+    async def _entry(self, name: str) -> FunctionEntry:
+        if name not in self._router.functions:
+            # Deployed through another gateway a moment ago?
+            with _answering_store(name):
+                spec = await self._store.read_spec(name)
+            if spec is None:
+                raise self._not_found(name)
+            self._router.apply_spec(spec)
+        return self._router.functions[name]
+
+    async def _look(self) -> _Known:
+        try:
+            specs = await self._store.read_specs()
+            statuses = await self._store.read_statuses()
+            # What this gateway has told somebody it still knows when the store is gone.
+            for name in specs:
+                self._router.apply_status(name, statuses.get(name))
+            return _Known(specs, statuses, await self._store.read_counts(), True)
+        except StoreUnavailableError:
+            entries = self._router.functions
+            return _Known(
+                {name: entry.spec for name, entry in entries.items()},
+                {name: entry.status for name, entry in entries.items() if entry.status},
+                {},
+                False,
+            )
+
+    def _view(self, spec: FunctionSpec, known: _Known) -> dict[str, Any]:
+        slices = dict(known.counts.get(spec.uid, {}))
+        # The own slice is younger here than in the store, except before this process has counted anything.
+        own = self._stats.slice_name
+        slices[own] = max(slices.get(own, 0), self._stats.total(spec.uid))
+        return view(
+            spec,
+            known.statuses.get(spec.name),
+            invocations=sum(slices.values()),
+            now_s=time.time(),
+            store_answers=known.store_answers,
+        )
+
+    def _not_found(self, name: str) -> InvocationError:
+        near = difflib.get_close_matches(name, self._router.functions, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return FunctionNotFoundError(f"no function {name!r} is deployed{hint}", function=name)
+
+
+@contextmanager
+def _answering_store(name: str) -> Iterator[None]:
+    try:
+        yield
+    except StoreUnavailableError as error:
+        raise ClusterUnavailableError(
+            f"the store (Redis) does not answer, so nothing can be changed now ({error}); calls go on",
+            function=name,
+            retry_after_s=STORE_RETRY_S,
+        ) from error
+
+
+def _check_scaling(spec: FunctionSpec) -> None:
+    """What is kept must be showable. Raises InvalidInputError."""
+    try:
+        json_format.ParseDict(spec.scaling or {}, Scaling())
+    except json_format.ParseError as error:
+        raise InvalidInputError(f"scaling: {error}", function=spec.name) from error

@@ -1,0 +1,165 @@
+"""Serve HTTP and gRPC on one port.
+
+A gRPC connection begins with the HTTP/2 preface; it is piped to the gRPC
+server's Unix socket. Any other is handed to aiohttp's own protocol, which
+then owns the transport: HTTP pays nothing for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import cast
+
+from dcf.errors import ConfigError
+from dcf.lifecycle import TaskSet
+
+log = logging.getLogger(__name__)
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+DECIDE_S = 30.0
+"""A connection that has not said what it is by then is closed."""
+
+
+class _FirstBytes(asyncio.Protocol):
+    """Looks at the first bytes of a connection, then is done with it."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._data = b""
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's are no subclasses
+        self._timer = asyncio.get_running_loop().call_later(DECIDE_S, self._transport.abort)
+
+    def data_received(self, data: bytes) -> None:
+        assert self._transport
+        self._data += data
+        if len(self._data) < len(PREFACE) and PREFACE.startswith(self._data):
+            return
+        if self._timer:
+            self._timer.cancel()
+        if self._data.startswith(PREFACE):
+            front = _Pipe(self._transport)
+            self._transport.set_protocol(front)
+            self._transport.pause_reading()
+            self._listener.start_pipe(front, self._data)
+        else:
+            protocol = self._listener.http_protocol()
+            self._transport.set_protocol(protocol)
+            protocol.connection_made(self._transport)
+            protocol.data_received(self._data)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._timer:
+            self._timer.cancel()
+
+
+class _Pipe(asyncio.Protocol):
+    """One end of a pipe: what arrives here is written to `other`, no faster than it takes it."""
+
+    def __init__(self, transport: asyncio.Transport | None = None, *, other: _Pipe | None = None) -> None:
+        self.transport = transport
+        self.other = other
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self.other and self.other.transport:
+            self.other.transport.write(data)
+
+    def pause_writing(self) -> None:
+        if self.other and self.other.transport:
+            self.other.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self.other and self.other.transport and not self.other.transport.is_closing():
+            self.other.transport.resume_reading()
+
+    def eof_received(self) -> bool:
+        if self.other and self.other.transport:
+            self.other.transport.close()
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self.other and self.other.transport:
+            self.other.transport.close()
+
+
+class Listener:
+    """Touched only by the event loop of the gateway."""
+
+    def __init__(self, http_protocol: Callable[[], asyncio.Protocol], grpc_socket: str, tasks: TaskSet) -> None:
+        self.http_protocol = http_protocol
+        self._grpc_socket = grpc_socket
+        self._tasks = tasks
+        self._count = 0
+
+    def start_pipe(self, front: _Pipe, data: bytes) -> None:
+        """Connect a gRPC client to the gRPC server."""
+        # A task for each connection, not for each call; it ends within a moment.
+        self._count += 1
+        self._tasks.start(f"pipe-{self._count}", self._connect(front, data))
+
+    async def _dial(self, front: _Pipe) -> _Pipe:
+        # By hand, because uvloop dials no abstract address; that one is used so that a killed gateway leaves no file.
+        loop = asyncio.get_running_loop()
+        sock = socket.socket(socket.AF_UNIX)
+        try:
+            sock.setblocking(False)
+            await loop.sock_connect(sock, self._grpc_socket)
+            # With its other end from the start: the server speaks first, and what it says must not get lost.
+            _, pipe = await loop.create_unix_connection(lambda: _Pipe(other=front), sock=sock)
+        except BaseException:
+            sock.close()
+            raise
+        return pipe
+
+    async def _connect(self, front: _Pipe, data: bytes) -> None:
+        assert front.transport
+        try:
+            back = await self._dial(front)
+        except OSError as error:
+            log.warning("a gRPC connection could not be passed on", extra={"error": str(error)})
+            front.transport.abort()
+            return
+        assert back.transport
+        if front.transport.is_closing():
+            back.transport.close()
+            return
+        front.other = back
+        back.transport.write(data)
+        front.transport.resume_reading()
+
+
+@asynccontextmanager
+async def open_listener(listener: Listener, *, host: str, port: int, descriptor: int | None) -> AsyncIterator[None]:
+    """Accept connections for the life of the block; those that are open stay.
+
+    Args:
+        descriptor: a listening socket that the parent made; else one is made on host and port.
+    """
+    if descriptor is not None:
+        sock = socket.socket(fileno=descriptor)
+        sock.setblocking(False)
+    else:
+        sock = _listen(host, port)
+    server = await asyncio.get_running_loop().create_server(lambda: _FirstBytes(listener), sock=sock)
+    try:
+        yield
+    finally:
+        # Not wait_closed(): open connections end in their own time, while their servers drain.
+        server.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise ConfigError(f"DCF_LISTEN={host}:{port}: cannot listen there: {error.strerror}") from error

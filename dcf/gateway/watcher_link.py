@@ -1,0 +1,311 @@
+"""Keep one stream to each replica; put calls on it and take answers off it.
+
+In:   endpoints of the functions (through Router.on_endpoints), calls.
+Out:  answers in the calls' futures; calls that were not started go back to
+      their function's queue; calls that may have run fail with
+      ReplicaLostError. It never decides which replica: router.py does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from dcf import __version__
+from dcf.domain.status import Endpoint
+from dcf.errors import ProtocolError, ReplicaLostError
+from dcf.gateway.call import BodySender, PendingCall
+from dcf.gateway.mesh import MeshCalls, MeshInvoke
+from dcf.gateway.router import FunctionEntry
+from dcf.lifecycle import TaskSet
+from dcf.rpc import frames, v1_watcher_pb2
+from dcf.rpc.frames import HEADER, LAST, MESH_BIT, PIECE_BYTES, iter_frames, pack_credit, pack_json, pack_open
+from dcf.rpc.services import OPTIONS, Stub
+from dcf.rpc.status import from_wire, status_of
+from dcf.rpc.v1_watcher_pb2 import Frames
+
+log = logging.getLogger(__name__)
+
+SERVICE = v1_watcher_pb2.DESCRIPTOR.services_by_name["Watcher"]
+SILENT_S = 1.5
+"""Three heartbeats missed: out of routing (a powered-off host breaks no TCP connection by itself)."""
+LIVENESS_S = 0.5
+DIAL_S = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Waits between dials: a replica that starts is reached at once, one that is gone costs little."""
+GATHER_FROM = 8
+GATHER_TURNS = 2
+"""A message costs gRPC as much as ten calls do. With GATHER_FROM calls there, most of them at the replica, it is busy
+anyway: what waits is sent so many turns of the loop later, with what came in them. A few calls never wait."""
+COUNTED = frozenset({"handler_error", "invalid_input"})
+"""Errors that are the function's own answer."""
+_CHANNEL_OPTIONS = (
+    *OPTIONS,
+    # Each replica its own connection, and no wait before a new dial: DIAL_S is the only back-off.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.initial_reconnect_backoff_ms", 20),
+    ("grpc.min_reconnect_backoff_ms", 20),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+)
+
+
+class WatcherLink:
+    """The stream to one replica. Touched only by the event loop of the gateway."""
+
+    def __init__(
+        self, entry: FunctionEntry, endpoint: Endpoint, counted: Callable[[FunctionEntry], None], invoke: MeshInvoke
+    ) -> None:
+        self.endpoint = endpoint
+        self.entry = entry
+        self.open = False
+        self.outstanding = 0
+        self.capacity = 0
+        self.concurrency = 1
+        self.removed = False
+        """Its endpoint is no longer published: no new calls, and closed when the last one has ended."""
+        self.heard_at = 0.0
+        self._counted = counted
+        self._mesh: MeshCalls | None = None
+        self._invoke = invoke
+        self._calls: dict[int, PendingCall] = {}
+        self._next_id = 0
+        self._out: list[bytes] = []
+        self._unwritten: list[PendingCall] = []
+        self._dirty = asyncio.Event()
+        self._serving = False
+        self._draining = False
+
+    # -- calls in ----------------------------------------------------------
+
+    def send(self, call: PendingCall) -> None:
+        """Put a call on the stream; `open` and below `capacity` was checked by the caller."""
+        self._next_id = call_id = (self._next_id + 1) % MESH_BIT or 1
+        call.link, call.call_id = self, call_id
+        self._calls[call_id] = call
+        self.outstanding += 1
+        body = call.body
+        whole = len(body) <= PIECE_BYTES
+        self._out.append(
+            pack_open(
+                call_id,
+                deadline_ms=call.deadline_ms(),
+                invocation_id=call.invocation_id.encode(),
+                metadata=call.metadata,
+                body=body if whole else body[:PIECE_BYTES],
+                last=whole,
+            )
+        )
+        if not whole:
+            call.sender = BodySender(
+                body, PIECE_BYTES, lambda piece, flags: self.write(call_id, frames.DATA, piece, flags)
+            )
+            call.sender.pump()
+        self._unwritten.append(call)
+        self._dirty.set()
+
+    def call(self, call_id: int) -> PendingCall | None:
+        """A call that is here: a mesh call names its parent so."""
+        return self._calls.get(call_id)
+
+    def write(self, call_id: int, kind: int, payload: bytes, flags: int = 0) -> None:
+        """Queue one frame; all that wait travel in one message."""
+        self._out.append(HEADER.pack(len(payload), call_id, kind, flags))
+        self._out.append(payload)
+        self._dirty.set()
+
+    def cancel(self, call: PendingCall) -> None:
+        """Nobody waits; its place here is free when the watcher says so."""
+        call.sender = None
+        self.write(call.call_id, frames.CANCEL, b"")
+
+    # -- answers out -------------------------------------------------------
+
+    def _on_message(self, data: bytes) -> None:
+        self.heard_at = time.monotonic()
+        finished = False
+        for call_id, kind, flags, payload in iter_frames(data):
+            if call_id == 0:
+                self._on_state(kind, payload)
+            elif call_id & MESH_BIT:
+                if self._mesh:
+                    self._mesh.on_frame(call_id, kind, flags, payload)
+            else:
+                call = self._calls.get(call_id)
+                if call is not None:
+                    finished |= self._on_answer(call, kind, flags, payload)
+        if finished:
+            self.entry.dispatch()
+            self._leave_if_done()
+
+    def _on_answer(self, call: PendingCall, kind: int, flags: int, payload: bytes) -> bool:
+        """Whether the call has ended here."""
+        if kind == frames.CREDIT:
+            if call.sender:
+                call.sender.on_credit(int.from_bytes(payload, "big"))
+            return False
+        if kind == frames.REPLY:
+            handler_s = call.on_reply(payload) / 1e6
+            entry = self.entry
+            entry.mean_handler_s += 0.1 * (handler_s - entry.mean_handler_s)
+        elif kind == frames.DATA:
+            call.pieces.append(payload)
+        if not flags & LAST:
+            # Only a caller that is still there gets more: no credit, and the worker stops by itself.
+            if not call.future.done():
+                self._out.append(pack_credit(call.call_id, len(payload)))
+                self._dirty.set()
+            return False
+        del self._calls[call.call_id]
+        self.outstanding -= 1
+        call.link, call.sender = None, None
+        if kind == frames.REFUSED:
+            self.capacity = min(self.capacity, self.outstanding)  # until the next STATE says more
+            call.pieces.clear()
+            self.entry.requeue(call)
+        elif not call.future.done():
+            if kind == frames.ERROR:
+                error = from_wire(payload)
+                if status_of(error).code in COUNTED:
+                    self._counted(self.entry)
+                error.replica = self.endpoint.replica
+                call.fail(error)
+            else:
+                self._counted(self.entry)
+                call.finish()
+        return True
+
+    def _on_state(self, kind: int, payload: bytes) -> None:
+        if kind == frames.STATE:
+            state = json.loads(payload)
+            self.capacity = state["capacity"]
+            self.concurrency = max(1, state["concurrency"])
+            self._serving = state["state"] in ("ready", "busy")
+            self._update_open()
+            if state["state"] == "draining":
+                self._draining = True
+                self._leave_if_done()
+            if self.open:
+                self.entry.dispatch()
+
+    def _leave_if_done(self) -> None:
+        """Wake the writer to close our half once nothing of ours is in a replica that goes."""
+        if not self.outstanding and (self._draining or self.removed):
+            self._dirty.set()
+
+    def _update_open(self) -> None:
+        self.open = self._serving and not self.removed
+
+    def check_liveness(self, now: float) -> None:
+        """Take a silent replica out of routing; its next message brings it back."""
+        if self._serving and now - self.heard_at > SILENT_S:
+            self._serving = self.open = False
+            log.warning("a replica is silent", extra={"replica": self.endpoint.replica})
+
+    def remove(self) -> None:
+        """The endpoint is gone: finish what is there, take nothing new."""
+        self.removed = True
+        self._update_open()
+        self._leave_if_done()
+
+    # -- the stream --------------------------------------------------------
+
+    async def run(self, tasks: TaskSet) -> None:
+        """Dial, serve, dial again, until the endpoint is gone."""
+        failures = 0
+        while not self.removed or self.outstanding:
+            try:
+                async with grpc.aio.insecure_channel(self.endpoint.address, options=_CHANNEL_OPTIONS) as channel:
+                    await self._serve(channel, tasks)
+                failures = 0
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    log.warning(
+                        "a replica refused the stream",
+                        extra={"replica": self.endpoint.replica, "error": error.details()},
+                    )
+                failures = 0 if self._serving else failures + 1
+            except ProtocolError as error:
+                log.error("a replica broke the protocol", extra={"replica": self.endpoint.replica, "error": str(error)})
+                failures += 1
+            finally:
+                self._on_broken()
+            if self.removed:
+                return
+            await asyncio.sleep(DIAL_S[min(failures, len(DIAL_S) - 1)])
+
+    async def _serve(self, channel: grpc.aio.Channel, tasks: TaskSet) -> None:
+        stream = Stub(channel, SERVICE).Attach()
+        await stream.write(
+            Frames(data=pack_json(0, frames.HELLO, {"protocol": frames.PROTOCOL, "version": __version__}))
+        )
+        mesh = self._mesh = MeshCalls(self, self._invoke, tasks)
+        name = f"{self.endpoint.replica}-{self.entry.spec.uid}-writer"
+        try:
+            first: Any = await stream.read()
+            if first is grpc.aio.EOF:
+                await stream.code()
+                return
+            hello = next(iter_frames(first.data), None)
+            if hello is None or hello.kind != frames.HELLO:
+                raise ProtocolError("the first frame was not HELLO")
+            if json.loads(hello.payload).get("protocol") != frames.PROTOCOL:
+                raise ProtocolError(f"it speaks protocol {json.loads(hello.payload).get('protocol')}")
+            tasks.start(name, self._write(stream))
+            self._on_message(first.data)
+            while (message := await stream.read()) is not grpc.aio.EOF:
+                self._on_message(message.data)
+            await stream.code()
+        finally:
+            await tasks.stop(name)
+            mesh.close()
+            stream.cancel()
+
+    async def _write(self, stream: Any) -> None:
+        """Write what waits; half-close when the replica goes and nothing of ours is there."""
+        while True:
+            await self._dirty.wait()
+            if len(self._unwritten) < self.outstanding // 2 and self.outstanding >= GATHER_FROM:
+                for _ in range(GATHER_TURNS):
+                    await asyncio.sleep(0)
+            self._dirty.clear()
+            if self._out:
+                data = b"".join(self._out)
+                self._out.clear()
+                self._unwritten.clear()
+                try:
+                    await stream.write(Frames(data=data))
+                except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                    return  # the reader sees the same end, and why
+            if not self.outstanding and not self._out and (self._draining or self.removed):
+                await stream.done_writing()
+                return
+
+    def _on_broken(self) -> None:
+        """The stream ended: what was never written is sent elsewhere, the rest may have run."""
+        self._serving = self.open = self._draining = False
+        self.capacity = 0
+        unwritten = set(map(id, self._unwritten))
+        calls, self._calls = list(self._calls.values()), {}
+        self._out.clear()
+        self._unwritten.clear()
+        self._dirty.clear()
+        self.outstanding = 0
+        for call in reversed(calls):
+            call.link, call.sender = None, None
+            call.pieces.clear()
+            if id(call) in unwritten:
+                self.entry.requeue(call)
+            else:
+                call.fail(
+                    ReplicaLostError(
+                        f"replica {self.endpoint.replica} was lost while the call was there; its handler may have run",
+                        replica=self.endpoint.replica,
+                    )
+                )
+        self.entry.dispatch()
