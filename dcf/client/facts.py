@@ -1,0 +1,120 @@
+"""What a gateway tells, as plain data; no gRPC in sight.
+
+`to_json` is the JSON of `--output json`: proto3 names, numbers as numbers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """The answer of a function."""
+
+    output: bytes
+    content_type: str = ""
+    metadata: dict[str, str] = field(default_factory=dict)
+    """What the handler set beside its output."""
+    invocation_id: str = ""
+
+    @property
+    def text(self) -> str:
+        """The output as UTF-8. Raises UnicodeDecodeError where it is not."""
+        return self.output.decode()
+
+    def json(self) -> Any:
+        """The output read as JSON. Raises ValueError where it is not."""
+        return json.loads(self.output)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaFacts:
+    """One replica of a function."""
+
+    name: str
+    state: str
+    """starting, ready, busy, draining or failed"""
+    generation: int = 0
+    address: str = ""
+    in_flight: int = 0
+    memory_bytes: int = 0
+    started_at: float = 0.0
+    """Unix seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Function:
+    """One deployed function: what was asked for and what is observed."""
+
+    name: str
+    image: str
+    invocation_count: int = 0
+    replicas: int = 0
+    """Replicas that shall run."""
+    available_replicas: int = 0
+    """Replicas that can answer now."""
+    status: str = ""
+    """Ready or Not Ready"""
+    description: str = ""
+    maintainer: str = ""
+    reason: str = ""
+    """Why it is not ready, or what is going on; "" when all is well."""
+    runtime: str = ""
+    generation: int = 0
+    settled: bool = False
+    """The newest spec is what runs, in full."""
+    failed: bool = False
+    """Given up on for now; retried with back-off."""
+    log_tail: tuple[str, ...] = ()
+    """Last lines of what failed, oldest first."""
+    labels: dict[str, str] = field(default_factory=dict)
+    annotations: dict[str, str] = field(default_factory=dict)
+    replica_states: tuple[ReplicaFacts, ...] = ()
+    updated_at: float = 0.0
+    """Unix seconds."""
+    spec: dict[str, Any] | None = None
+    """The deploy request in its JSON form; `describe` alone has it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogLine:
+    """One line that a replica wrote."""
+
+    at: float
+    """Unix seconds."""
+    replica: str
+    stream: str
+    """stdout, stderr or dcf"""
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterInfo:
+    """The cluster behind the gateway."""
+
+    version: str
+    backend: str
+    cluster: str = ""
+    bundles: str = ""
+    """Process backend: the folder that bundles are read from, on the gateway's machine."""
+
+
+def to_json(value: Any) -> Any:
+    """`value` (facts, lists of them, plain data) with camelCase field names; keys of mappings stay."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        return {_camel(name): to_json(item) for name, item in fields.items() if item is not None}
+    if isinstance(value, dict):
+        return {key: to_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json(item) for item in value]
+    return value
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)

@@ -1,0 +1,1 @@
+"""What `dcf function init` writes, and the annotated config.yaml: data, no code."""
