@@ -1,0 +1,72 @@
+"""Say how much CPU time a process and all its descendants have used.
+
+In:   the pid of the first process. Out: seconds by role, from /proc/<pid>/stat; the whole machine's beside it.
+A difference of two readings is right also where a process ended between them:
+its time is then in the children's time of its parent.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from itertools import pairwise
+from pathlib import Path
+
+TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+
+
+def cpu_s(root: int) -> dict[str, float]:
+    """CPU seconds of `root` and everything below it, by role; empty where `root` is gone."""
+    parents: dict[int, int] = {}
+    ticks: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            # The name in parentheses may hold anything; what follows its last ")" is fields 3, 4, ...
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it has just ended
+        pid = int(entry.name)
+        parents[pid] = int(fields[1])
+        ticks[pid] = sum(map(int, fields[11:15]))  # utime, stime (of all threads), cutime, cstime
+    used: dict[str, float] = defaultdict(float)
+    for pid, number in ticks.items():
+        if _is_below(pid, root, parents):
+            used[_role(pid)] += number * TICK_S
+    return used
+
+
+def machine_cpu_s() -> float:
+    """CPU seconds that all processes of the machine have used, and what its host took away from it."""
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(
+        int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+    )
+    return (user + nice + system + irq + softirq + steal) * TICK_S
+
+
+def own_cpu_s() -> float:
+    """CPU seconds of this process and of those of its children that have ended."""
+    return sum(os.times()[:4])
+
+
+def _is_below(pid: int, root: int, parents: dict[int, int]) -> bool:
+    while pid != root:
+        if pid not in parents:
+            return False
+        pid = parents[pid]
+    return True
+
+
+def _role(pid: int) -> str:
+    """`gateway` of `python -m dcf.gateway`, `worker` of `python worker.py`, `redis-server`, ..."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return "ended"
+    for before, word in pairwise(words):
+        if before == "-m":
+            return word.removeprefix("dcf.")
+        if word.endswith(".py"):
+            return Path(word).stem
+    return Path(words[0].split(" ")[0]).name
