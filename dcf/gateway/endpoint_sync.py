@@ -74,6 +74,7 @@ class EndpointSync:
         """Read everything once. Raises StoreUnavailableError."""
         # A function that admin adds while we read is not in `specs` yet, and must not be removed for it.
         known = list(self._router.functions)
+        self._router.removed.clear()
         specs = await self._store.read_specs()
         endpoints = await self._store.read_endpoints()
         statuses = await self._store.read_statuses()
@@ -82,6 +83,9 @@ class EndpointSync:
             if name not in specs:
                 router.remove(name)
         for name, spec in specs.items():
+            # Nor may one that admin deletes while we read come back, and hold calls that nobody will answer.
+            if spec.uid in router.removed:
+                continue
             router.apply_spec(spec)
             router.apply_endpoints(name, endpoints.get(name, ()))
             router.apply_status(name, statuses.get(name))

@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar
 
 from dcf.domain.function import FunctionSpec
 from dcf.domain.status import Endpoint, FunctionStatus
-from dcf.errors import InvocationError, NoReplicaError, OverloadedError
+from dcf.errors import FunctionNotFoundError, InvocationError, NoReplicaError, OverloadedError
 from dcf.gateway.call import PendingCall
 
 
@@ -188,6 +188,8 @@ class Router:
         self.functions: dict[str, FunctionEntry] = {}
         self.on_endpoints: Callable[[FunctionEntry], None] = lambda entry: None
         """Endpoints of a function changed: the links follow."""
+        self.removed: set[str] = set()
+        """Uids of functions that went since `endpoint_sync` began to read: what it read may still have them."""
 
     def apply_spec(self, spec: FunctionSpec) -> None:
         """A function is new or changed."""
@@ -222,6 +224,7 @@ class Router:
         entry = self.functions.pop(name, None)
         if entry is None:
             return
-        entry.fail_waiting(lambda: NoReplicaError(f"{name} was deleted while the call waited"))
+        self.removed.add(entry.spec.uid)
+        entry.fail_waiting(lambda: FunctionNotFoundError(f"{name} was deleted while the call waited"))
         entry.endpoints = ()
         self.on_endpoints(entry)

@@ -10,7 +10,7 @@ import pytest
 from dcf.domain.function import FunctionSpec
 from dcf.domain.names import FunctionName
 from dcf.domain.status import Endpoint, FunctionStatus
-from dcf.errors import NoReplicaError, OverloadedError
+from dcf.errors import FunctionNotFoundError, NoReplicaError, OverloadedError
 from dcf.gateway.call import BodySender, PendingCall
 from dcf.gateway.router import FunctionEntry, Router, pick
 from dcf.rpc.frames import LAST, PIECE_BYTES, WINDOW_BYTES
@@ -174,7 +174,7 @@ async def test_waiting_calls_of_a_deleted_function_fail() -> None:
 
     router.remove("echo")
 
-    with pytest.raises(NoReplicaError, match="deleted"):
+    with pytest.raises(FunctionNotFoundError, match="deleted"):
         await held.future
 
 
