@@ -50,6 +50,8 @@ class FunctionConfig:
     scaling: Mapping[str, Any] | None
     concurrency: int | None
     workers: int
+    batch: Mapping[str, Any] | None
+    """max_size and max_wait; None where the handler takes one request at a time."""
     timeout: str
     start_timeout: str
     kill_after: str
@@ -83,6 +85,8 @@ class FunctionConfig:
             request["concurrency"] = self.concurrency
         if self.replicas is not None:
             request["replicas"] = self.replicas
+        if self.batch is not None:
+            request["batch"] = {"maxSize": self.batch["max_size"], "maxWait": self.batch["max_wait"]}
         if self.scaling is not None:
             request["scaling"] = dict(self.scaling)
         return request
@@ -193,6 +197,7 @@ def _function(name: str, node: Node, form: Key, check_files: bool) -> FunctionCo
         else None,
         concurrency=values["concurrency"] or None,
         workers=values["workers"],
+        batch=values["batch"] if node.value.get("batch") else None,
         timeout=values["timeout"],
         start_timeout=values["start_timeout"],
         kill_after=values["kill_after"],

@@ -259,6 +259,7 @@ _CHECKS: Mapping[str, Callable[[Node], Any]] = {
     "cpu": _quantity(parse_cpu),
     "gpu": _quantity(parse_gpu),
     "duration": _quantity(parse_duration, positive=True),
+    "duration or 0": _quantity(parse_duration),
     "list of texts": _texts,
     "list of KEY=value": _pairs,
     "host:port": _address,

@@ -79,6 +79,8 @@ def watcher_environment(
         "DCF_HANDLER_NAME": manifest.handler_name,
         "DCF_ENVIRONMENT": json.dumps(spec.environment),
         "DCF_WORKERS": str(spec.workers),
+        "DCF_BATCH_MAX_SIZE": str(spec.batch_max_size),
+        "DCF_BATCH_MAX_WAIT_S": repr(spec.batch_max_wait_s),
         "DCF_TIMEOUT_S": repr(spec.timeout_s),
         "DCF_START_TIMEOUT_S": repr(spec.start_timeout_s),
         "DCF_KILL_AFTER_S": repr(spec.kill_after_s),

@@ -26,6 +26,7 @@ from dcf.errors import InvalidInputError
 
 MAX_REPLICAS = 1000
 MAX_CONCURRENCY = 10_000
+MAX_BATCH = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +59,10 @@ class FunctionSpec:
     concurrency: int | None = None
     """Handlers that run at once in a replica; None: 1 for a sync handler, 100 for an async one."""
     workers: int = 1
+    batch_max_size: int = 0
+    """Requests that the handler takes at once, as a list; 0: it takes one."""
+    batch_max_wait_s: float = 0.0
+    """For more requests, after the first of a batch has come; 0: it takes what is there."""
     timeout_s: float = 60.0
     start_timeout_s: float = 60.0
     kill_after_s: float = 30.0
@@ -76,7 +81,8 @@ class FunctionSpec:
 # A change of any of these needs new replicas; of the rest (description, replicas, queue, ...) none.
 _REPLICA_FIELDS = (
     "image", "environment", "constraints", "secrets", "limits", "requests", "concurrency",
-    "workers", "timeout_s", "start_timeout_s", "kill_after_s", "max_payload_bytes", "debug",
+    "workers", "batch_max_size", "batch_max_wait_s", "timeout_s", "start_timeout_s", "kill_after_s",
+    "max_payload_bytes", "debug",
 )  # fmt: skip
 
 
@@ -164,6 +170,7 @@ def parse_spec(data: dict[str, Any]) -> FunctionSpec:
             raise InvalidInputError(f"envVars: the value of {key!r} holds a NUL character, which no environment can")
         if key.startswith("DCF_") or not key or "=" in key or "\0" in key:
             raise InvalidInputError(f"envVars: {key!r} is not allowed; names that begin with DCF_ are DCF's own")
+    batch_max_size, batch_max_wait_s = _batch(_dict(data, "batch"))
     return FunctionSpec(
         name=name,
         image=image,
@@ -181,6 +188,8 @@ def parse_spec(data: dict[str, Any]) -> FunctionSpec:
         replicas=replicas,
         concurrency=_whole(data, "concurrency", 1, MAX_CONCURRENCY),
         workers=_whole(data, "workers", 1, 256) or 1,
+        batch_max_size=batch_max_size,
+        batch_max_wait_s=batch_max_wait_s,
         timeout_s=_seconds(data, "timeout", 60.0),
         start_timeout_s=_seconds(data, "startTimeout", 60.0),
         kill_after_s=_seconds(data, "killAfter", 30.0),
@@ -216,6 +225,8 @@ def spec_to_request(spec: FunctionSpec) -> dict[str, Any]:
     }
     if spec.concurrency is not None:
         request["concurrency"] = spec.concurrency
+    if spec.batch_max_size:
+        request["batch"] = {"maxSize": spec.batch_max_size, "maxWait": format_duration(spec.batch_max_wait_s)}
     request |= {"scaling": spec.scaling} if spec.scaling else {"replicas": spec.replicas}
     return request
 
@@ -224,7 +235,26 @@ _KNOWN_FIELDS = {
     "service", "image", "envVars", "labels", "annotations", "constraints", "secrets", "registryAuth",
     "limits", "requests", "minReplicas", "maxReplicas", "runtime", "description", "maintainer", "replicas",
     "concurrency", "workers", "timeout", "startTimeout", "killAfter", "queue", "maxPayload", "debug", "scaling",
+    "batch",
 }  # fmt: skip
+
+
+def _batch(data: dict[str, Any]) -> tuple[int, float]:
+    """max_size and max_wait of a `batch` block; (0, 0) where there is none."""
+    if not data:
+        return 0, 0.0
+    unknown = sorted(set(data) - {"maxSize", "maxWait"})
+    if unknown:
+        raise InvalidInputError(f"batch: unknown field {unknown[0]!r}; expected maxSize or maxWait")
+    try:
+        size = _whole(data, "maxSize", 1, MAX_BATCH)
+        wait = data.get("maxWait")
+        wait_s = parse_duration(cast("str", wait)) if wait not in ("", None) else 0.0
+    except InvalidInputError as error:
+        raise InvalidInputError(f"batch: {error.message}") from error
+    if size is None:
+        raise InvalidInputError(f"batch: maxSize is missing; expected a whole number from 1 to {MAX_BATCH}")
+    return size, wait_s
 
 
 def _default(value: int | None, default: int) -> int:

@@ -22,6 +22,7 @@ from google.protobuf import json_format
 
 from dcf import __version__
 from dcf.domain.function import MAX_REPLICAS, FunctionSpec, parse_spec, succeed
+from dcf.domain.stats import CallTotals, Totals
 from dcf.domain.status import FunctionStatus
 from dcf.errors import (
     ClusterUnavailableError,
@@ -57,7 +58,7 @@ class _Known:
 
     specs: Mapping[str, FunctionSpec]
     statuses: Mapping[str, FunctionStatus]
-    counts: Mapping[str, Mapping[str, int]]
+    counts: Mapping[str, Mapping[str, Totals]]
     store_answers: bool
 
 
@@ -126,7 +127,7 @@ class Admin:
             if not await self._store.delete_spec(name) or spec is None:
                 raise self._not_found(name)
         self._router.remove(name)
-        self._stats.forget(name, spec.uid)
+        self._stats.forget(spec.uid)
         log.info("function was deleted", extra={"function": name})
 
     async def _write(
@@ -210,17 +211,25 @@ class Admin:
             )
 
     def _view(self, spec: FunctionSpec, known: _Known) -> dict[str, Any]:
-        slices = dict(known.counts.get(spec.uid, {}))
-        # The own slice is younger here than in the store, except before this process has counted anything.
-        own = self._stats.slice_name
-        slices[own] = max(slices.get(own, 0), self._stats.total(spec.uid))
         return view(
             spec,
             known.statuses.get(spec.name),
-            invocations=sum(slices.values()),
+            self._totals(spec, known),
             now_s=time.time(),
             store_answers=known.store_answers,
         )
+
+    def _totals(self, spec: FunctionSpec, known: _Known) -> CallTotals:
+        slices = dict(known.counts.get(spec.uid, {}))
+        # The own slice is younger here than in the store, except before this process has counted anything.
+        if own := self._stats.totals(spec.uid):
+            slices[self._stats.slice_name] = own
+        return CallTotals.of(slices.values())
+
+    async def call_totals(self) -> dict[str, CallTotals]:
+        """What was counted of every function, over all gateway processes, by name."""
+        known = await self._look()
+        return {name: self._totals(spec, known) for name, spec in sorted(known.specs.items())}
 
     def _not_found(self, name: str) -> InvocationError:
         near = difflib.get_close_matches(name, self._router.functions, n=1)

@@ -1,12 +1,18 @@
-"""One call inside the gateway, from admission to its answer."""
+"""One call inside the gateway, from admission to its answer.
+
+`PendingCall.future` holds a Reply, or a ReplyStream where the answer is too
+large for one frame or has no end yet.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 from dcf.errors import InvocationError
+from dcf.gateway.reply import Reply, ReplyStream
 from dcf.rpc import frames
 from dcf.rpc.frames import CONTENT_TYPES, unpack_reply
 
@@ -15,39 +21,32 @@ if TYPE_CHECKING:
 
 MIN_DEADLINE_MS = 1
 """0 on the wire means no deadline; a call about to expire must not get that."""
-
-
-class Reply:
-    """A function's answer."""
-
-    __slots__ = ("body", "content_type", "invocation_id", "metadata")
-
-    def __init__(self, body: bytes, content_type: str, metadata: dict[str, str], invocation_id: str) -> None:
-        self.body = body
-        self.content_type = content_type
-        self.metadata = metadata
-        self.invocation_id = invocation_id
+NO_DEADLINE = float("inf")
 
 
 class PendingCall:
     """Touched only by the event loop of the gateway."""
 
     __slots__ = (
+        "bidirectional",
         "body",
         "call_id",
         "chain",
-        "content",
         "deadline",
         "entry",
         "future",
-        "head",
         "invocation_id",
         "link",
         "loop",
         "metadata",
-        "pieces",
         "queued",
+        "queued_at",
+        "rest",
         "sender",
+        "stream",
+        "upload",
+        "wait_s",
+        "waiter",
     )
 
     def __init__(
@@ -60,76 +59,145 @@ class PendingCall:
         deadline: float,
         chain: tuple[str, ...],
         loop: asyncio.AbstractEventLoop,
+        rest: AsyncIterator[bytes] | None = None,
+        bidirectional: bool = False,
     ) -> None:
+        """`rest`: what of the input comes after `body`. `bidirectional`: it is a stream, which `body` is no part of."""
         self.entry = entry
         self.body = body
         self.metadata = metadata
         self.invocation_id = invocation_id
         self.deadline = deadline
-        """On the loop's clock."""
+        """On the loop's clock; for a stream's answer it ends with the first chunk."""
         self.chain = chain
         """Functions that wait for this call, outermost first."""
         self.loop = loop
-        self.future: asyncio.Future[Reply] = loop.create_future()
+        self.rest = rest
+        self.bidirectional = bidirectional
+        self.future: asyncio.Future[Reply | ReplyStream] = loop.create_future()
         self.link: Link | None = None
         self.call_id = 0
+        self.upload = False
+        """Its input is still on its way to the replica: it takes no slot there yet."""
         self.queued = False
-        self.sender: BodySender | None = None
-        self.pieces: list[bytes] = []
-        self.content = frames.BYTES
-        self.head: dict[str, Any] | None = None
+        self.queued_at = 0.0
+        self.wait_s = 0.0
+        self.sender: Sender | None = None
+        self.stream: ReplyStream | None = None
+        self.waiter: asyncio.Future[None] | None = None
+        """Of whoever has more input and waits for credit."""
+        self.rewind()
+
+    def rewind(self) -> None:
+        """No replica has seen it: it begins anew."""
+        self.upload = self.rest is not None or len(self.body) > frames.PIECE_BYTES
 
     def remaining_s(self) -> float:
         """Until its deadline; negative after it."""
         return self.deadline - self.loop.time()
 
     def deadline_ms(self) -> int:
-        """As it travels."""
+        """As it travels; 0 for none."""
+        if self.bidirectional:
+            return 0
         return max(MIN_DEADLINE_MS, min(int(self.remaining_s() * 1000), 0xFFFF_FFFF))
 
-    def on_reply(self, payload: bytes) -> int:
-        """The first piece of the answer. Returns the handler's time, microseconds."""
-        reply = unpack_reply(payload)
-        self.content = reply.content
-        if reply.metadata:
-            self.head = json.loads(reply.metadata)
-        self.pieces.append(reply.body)
-        return reply.handler_us
+    # -- the answer, from the link -------------------------------------------
 
-    def finish(self) -> None:
-        """All pieces are there."""
-        if self.future.done():
-            return
-        head = self.head or {}
-        content_type = head.get("content_type") or CONTENT_TYPES.get(self.content, CONTENT_TYPES[frames.BYTES])
-        body = self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
-        self.future.set_result(Reply(body, content_type, head.get("metadata", {}), self.invocation_id))
+    def on_reply(self, payload: bytes, flags: int) -> frames.Replied:
+        """The head of the answer, and where it is small all of it."""
+        reply = unpack_reply(payload)
+        head = json.loads(reply.metadata) if reply.metadata else {}
+        content_type = head.get("content_type") or CONTENT_TYPES.get(reply.content, CONTENT_TYPES[frames.BYTES])
+        metadata = head.get("metadata", {})
+        if flags & frames.LAST and not flags & frames.STREAM:
+            if not self.future.done():
+                self.future.set_result(Reply(reply.body, content_type, metadata, self.invocation_id))
+            return reply
+        streaming = bool(flags & frames.STREAM)
+        if streaming and reply.content == frames.JSON and not head.get("content_type"):
+            content_type = frames.JSON_LINES
+        stream = self.stream = ReplyStream(
+            self, content_type, metadata, streaming=streaming, length=None if streaming else head.get("length")
+        )
+        if reply.body:
+            stream.feed(reply.body, 0)
+        if flags & frames.LAST:
+            stream.end()
+        self.deadline = NO_DEADLINE
+        if not self.future.done():
+            self.future.set_result(stream)
+        return reply
 
     def fail(self, error: InvocationError) -> None:
-        """Answer with an error."""
-        if not self.future.done():
+        """Answer with an error; where the answer has begun it breaks off with it."""
+        if self.stream is not None:
+            self.stream.fail(error)
+        elif not self.future.done():
             self.future.set_exception(error)
+        self.wake()
+
+    # -- the input, to the link ----------------------------------------------
+
+    def wake(self) -> None:
+        """Credit came, or the replica is another, or the call has ended."""
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
+
+    async def until_room(self) -> Sender | None:
+        """Wait until more input may be sent; None: none is wanted any more."""
+        while True:
+            if self.ended():
+                return None
+            if self.sender is not None and self.sender.has_room():
+                return self.sender
+            self.waiter = self.loop.create_future()
+            await self.waiter
+
+    def ended(self) -> bool:
+        """No more input is wanted."""
+        if self.stream is not None:
+            return self.stream.done
+        return self.future.done()
+
+    async def send_rest(self) -> None:
+        """Read the rest of the input as fast as the replica takes it. What goes wrong becomes the call's answer."""
+        assert self.rest is not None
+        try:
+            async for piece in self.rest:
+                sender = await self.until_room()
+                if sender is None:
+                    return
+                sender.send(piece, 0)
+            if sender := await self.until_room():
+                sender.send(b"", frames.LAST)
+        except InvocationError as error:
+            self.fail(error)
 
 
-class BodySender:
-    """Send the rest of a body as credit allows: at most WINDOW_BYTES ahead of the reader."""
+class Sender:
+    """Send an input that is larger than one frame, as credit allows. One for each try of its call."""
 
-    __slots__ = ("_body", "_credit", "_position", "_write")
+    __slots__ = ("_body", "_call", "_credit", "_credited", "_position")
 
-    def __init__(self, body: bytes, position: int, write: Any) -> None:
-        self._body = body
+    def __init__(self, call: PendingCall, position: int) -> None:
+        """`position`: how much of the body the OPEN frame holds."""
+        self._call = call
+        self._body = call.body
         self._position = position
-        self._credit = frames.WINDOW_BYTES - position
-        self._write = write
-        """Called with (piece, flags)."""
+        # A stream of input begins with no credit: the first says that the replica will not refuse it any more.
+        self._credit = 0 if call.bidirectional else frames.WINDOW_BYTES - position
+        self._credited = False
 
     def on_credit(self, number_bytes: int) -> None:
         """The reader took `number_bytes`."""
         self._credit += number_bytes
+        self._credited = True
         self.pump()
+        self._call.wake()
 
     def pump(self) -> None:
-        """Send what may be sent now."""
+        """Send what of the body may be sent now."""
         body, end = self._body, len(self._body)
         while self._position < end:
             size = min(frames.PIECE_BYTES, end - self._position)
@@ -137,5 +205,22 @@ class BodySender:
                 return
             piece = body[self._position : self._position + size]
             self._position += size
-            self._credit -= size
-            self._write(piece, frames.LAST if self._position >= end else 0)
+            last = self._position >= end and self._call.rest is None
+            self.send(piece, frames.LAST if last else 0)
+
+    def has_room(self) -> bool:
+        """Whether what comes after the body may be sent.
+
+        Not before the first credit: until then the replica may refuse the call, and the body, which is kept, is
+        all that can be sent again elsewhere.
+        """
+        if self._call.bidirectional:
+            return self._credit > 0
+        return self._credited and self._position >= len(self._body) and self._credit >= frames.PIECE_BYTES
+
+    def send(self, piece: bytes, flags: int) -> None:
+        """Send one piece, at most PIECE_BYTES."""
+        call, link = self._call, self._call.link
+        self._credit -= len(piece) + (frames.FRAME_COST_BYTES if call.bidirectional else 0)
+        if link is not None:
+            link.send_input(call, piece, flags)

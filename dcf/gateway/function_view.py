@@ -1,15 +1,17 @@
 """Show a function to people and programs: the JSON form of dcf.v1.Function.
 
-In:   its spec, its status, its count, now.
+In:   its spec, its status, what was counted, now.
 Out:  a dict in camelCase, numbers as numbers. HTTP dumps it, gRPC parses it.
 Pure: no I/O, no clock. Never shown: `registryAuth`.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from dcf.domain.function import FunctionSpec, spec_to_request
+from dcf.domain.stats import QUEUE_WAIT_S, CallTotals
 from dcf.domain.status import FunctionStatus, ReplicaStatus
 
 STALE_S = 15.0
@@ -17,7 +19,12 @@ STALE_S = 15.0
 
 
 def view(
-    spec: FunctionSpec, status: FunctionStatus | None, *, invocations: int, now_s: float, store_answers: bool = True
+    spec: FunctionSpec,
+    status: FunctionStatus | None,
+    totals: CallTotals,
+    *,
+    now_s: float,
+    store_answers: bool = True,
 ) -> dict[str, Any]:
     """Everything but the spec."""
     if status is not None and status.uid != spec.uid:
@@ -26,7 +33,7 @@ def view(
     return {
         "name": spec.name,
         "image": spec.image,
-        "invocationCount": invocations,
+        "invocationCount": totals.invocations,
         "replicas": spec.desired,
         "availableReplicas": status.ready if status else 0,
         "annotations": spec.annotations,
@@ -42,8 +49,19 @@ def view(
         "logTail": list(status.log_tail) if status and current else [],
         "failed": bool(status and current and status.failed),
         "settled": bool(status and current and status.settled and status.desired == spec.desired),
+        "calls": {
+            "queueWaitMeanS": round(totals.queue_wait.mean, 6),
+            "queueWaitP99S": _finite(totals.queue_wait.quantile(0.99)),
+            "batches": totals.batch_size.count,
+            "batchSizeMean": round(totals.batch_size.mean, 2),
+        },
         "updatedAt": status.updated_at if status else 0.0,
     }
+
+
+def _finite(bound: float) -> float:
+    """JSON has no infinity: over the last bound is said as that bound."""
+    return bound if bound < math.inf else QUEUE_WAIT_S[-2]
 
 
 def view_with_spec(shown: dict[str, Any], spec: FunctionSpec, *, environment: bool) -> dict[str, Any]:

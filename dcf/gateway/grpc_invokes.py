@@ -17,7 +17,8 @@ import grpc.aio
 
 from dcf.errors import ClusterUnavailableError, InternalError, InvocationError
 from dcf.gateway.grpc_errors import Context, abort, remaining_s
-from dcf.gateway.invoke import Invoker, Reply
+from dcf.gateway.invoke import Invoker
+from dcf.gateway.reply import Reply
 from dcf.lifecycle import TaskSet, open_task_set
 from dcf.rpc.pb_gateway_pb2 import InvokeServiceRequest, Messages
 

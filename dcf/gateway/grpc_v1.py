@@ -15,6 +15,7 @@ from google.protobuf import json_format
 from dcf.errors import ClusterUnavailableError, InvalidInputError
 from dcf.gateway.admin import Admin
 from dcf.gateway.grpc_errors import Context, answering, call_id, metadata_value, remaining_s
+from dcf.gateway.grpc_streams import call_headers, run_invoke_bidi, run_invoke_stream
 from dcf.gateway.invoke import Invoker
 from dcf.gateway.token import ManagementToken
 from dcf.rpc import v1_gateway_pb2 as v1
@@ -32,13 +33,10 @@ class V1Gateway:
     async def Invoke(self, request: v1.InvokeRequest, context: Context) -> v1.InvokeReply:
         """One call; the RPC's deadline is its own."""
         async with answering(context):
-            headers = dict(request.metadata)
-            if request.content_type and not any(key.lower() == "content-type" for key in headers):
-                headers["content-type"] = request.content_type
             reply = await self._invoker.invoke(
                 request.function,
                 request.input,
-                metadata={"headers": headers} if headers else None,
+                metadata=call_headers(request),
                 invocation_id=call_id(context),
                 timeout_s=remaining_s(context),
             )
@@ -48,6 +46,16 @@ class V1Gateway:
                 metadata=reply.metadata,
                 invocation_id=reply.invocation_id,
             )
+
+    async def InvokeStream(self, request: v1.InvokeRequest, context: Context) -> None:
+        """One call, whose answer comes in chunks."""
+        async with answering(context):
+            await run_invoke_stream(self._invoker, request, context)
+
+    async def InvokeBidi(self, requests: object, context: Context) -> None:
+        """A stream in, a stream out."""
+        async with answering(context):
+            await run_invoke_bidi(self._invoker, context, self._stopping)
 
     # readable by everybody
 

@@ -34,6 +34,12 @@ class CallHead:
     length: int | None
     """Bytes of the body; None where it comes in chunks."""
     expects_continue: bool
+    websocket: bool
+    """It asks for a WebSocket."""
+    events: bool
+    """It accepts Server-Sent Events."""
+    resumes: bool
+    """It is a client of events that comes again after their end."""
 
 
 class CallHeads:
@@ -71,7 +77,15 @@ def _read(request: web.BaseRequest) -> CallHead:
         timeout_s=_timeout(headers.get("X-Timeout")),
         length=request.content_length,
         expects_continue=headers.get("Expect", "").lower() == "100-continue",
+        websocket=headers.get("Upgrade", "").lower() == "websocket",
+        events=(events := _accepts_events(headers.get("Accept", ""))),
+        resumes=events and "Last-Event-ID" in headers,
     )
+
+
+def _accepts_events(accept: str) -> bool:
+    # By name only: curl's */* accepts everything and means nothing.
+    return any(part.partition(";")[0].strip().lower() == "text/event-stream" for part in accept.split(","))
 
 
 def _timeout(text: str | None) -> float | None:

@@ -1,8 +1,10 @@
 """Take one call from admission to its answer.
 
 In:   a function's name, bytes, metadata, a deadline.
-Out:  a Reply, or an InvocationError that says where and why.
-One time limit covers all of it: queue, start of a replica, handler, answer.
+Out:  a Reply, a ReplyStream or a Conversation, or an InvocationError that
+      says where and why.
+One time limit covers all of it: queue, start of a replica, handler, answer. A
+stream's answer has to begin within it, and then must not stand still so long.
 """
 
 from __future__ import annotations
@@ -10,21 +12,24 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from dcf.errors import (
     DeadlineError,
     FunctionNotFoundError,
+    InternalError,
     InvocationError,
     MeshCycleError,
     NoReplicaError,
     PayloadTooLargeError,
 )
-from dcf.gateway.call import PendingCall, Reply
+from dcf.gateway.call import PendingCall
+from dcf.gateway.conversation import Conversation
+from dcf.gateway.reply import Reply, ReplyStream
 from dcf.gateway.router import FunctionEntry, Router
-
-__all__ = ["Invoker", "Reply"]
+from dcf.lifecycle import open_task_set
 
 
 class Invoker:
@@ -65,7 +70,9 @@ class Invoker:
         timeout_s: float | None = None,
         chain: tuple[str, ...] = (),
     ) -> Reply:
-        """Call a function and wait. Cancelling the task cancels the call.
+        """Call a function and wait for all of its answer; a stream's chunks are joined.
+
+        Cancelling the task cancels the call.
 
         Args:
             metadata: method, path, query, headers; the handler's `req.metadata`.
@@ -76,10 +83,18 @@ class Invoker:
             InvocationError: with function and invocation_id set, the replica where one was reached.
         """
         entry = await self.entry(function)
-        encoded = json.dumps(metadata).encode() if metadata else b""
-        return await self.call(
-            entry, body, encoded=encoded, invocation_id=invocation_id, timeout_s=timeout_s, chain=chain
+        answer = await self.call(
+            entry,
+            body,
+            encoded=encode_metadata(metadata),
+            invocation_id=invocation_id,
+            timeout_s=timeout_s,
+            chain=chain,
         )
+        if isinstance(answer, Reply):
+            return answer
+        with located(entry, answer.invocation_id):
+            return await answer.join(entry.spec.max_payload_bytes)
 
     async def call(
         self,
@@ -87,11 +102,109 @@ class Invoker:
         body: bytes,
         *,
         encoded: bytes,
+        rest: AsyncIterator[bytes] | None = None,
         invocation_id: str | None = None,
         timeout_s: float | None = None,
         chain: tuple[str, ...] = (),
-    ) -> Reply:
-        """The same for a caller that has the entry and the metadata's JSON."""
+    ) -> Reply | ReplyStream:
+        """The same for a caller that has the entry and the metadata's JSON, and takes the answer in pieces.
+
+        Args:
+            rest: what of the input comes after `body`, in pieces of at most PIECE_BYTES. It is read as the replica
+                takes it, and may raise an InvocationError, which then is the call's.
+
+        Returns:
+            A ReplyStream where the answer is a stream or large; whoever gets it closes it.
+        """
+        call, limit_s = self._make(entry, body, encoded, invocation_id, timeout_s, chain, rest=rest)
+        timer = None
+        self.in_flight += 1
+        handed_on = False
+        try:
+            self._check(call)
+            timer = call.loop.call_at(call.deadline, _expire, call, limit_s)
+            entry.submit(call)
+            if rest is None:
+                answer = await call.future
+            else:
+                async with open_task_set() as tasks:
+                    tasks.on_failure = lambda error: call.fail(InternalError("the input could not be passed on"))
+                    tasks.start("input", call.send_rest())
+                    answer = await call.future
+            if isinstance(answer, ReplyStream):
+                self._hand_on(answer, entry)
+                handed_on = True
+            return answer
+        except InvocationError as error:
+            error.function = entry.spec.name
+            error.invocation_id = call.invocation_id
+            raise
+        finally:
+            if timer:
+                timer.cancel()
+            if not handed_on:
+                self.in_flight -= 1
+                if call.queued or call.link is not None:
+                    entry.give_up(call)
+
+    async def converse(
+        self, entry: FunctionEntry, *, encoded: bytes, invocation_id: str | None = None, timeout_s: float | None = None
+    ) -> Conversation:
+        """Open a call whose input is a stream; `entry.bidirectional` was checked. Whoever gets it closes it.
+
+        Raises:
+            InvocationError: no replica took it within the function's `timeout`, or it is refused.
+        """
+        call, limit_s = self._make(entry, b"", encoded, invocation_id, timeout_s, (), bidirectional=True)
+        conversation = Conversation(call, limit_s)
+        self.in_flight += 1
+        conversation.on_close = self._end_one
+        try:
+            self._check(call)
+            entry.submit(call)
+            await conversation.until_taken(_expire)
+        except BaseException as error:
+            conversation.close()
+            if isinstance(error, InvocationError):
+                error.function, error.invocation_id = entry.spec.name, call.invocation_id
+            raise
+        return conversation
+
+    async def is_bidirectional(self, entry: FunctionEntry, timeout_s: float | None = None) -> bool:
+        """Whether the handler takes streams of input; held until a replica is ready to say so.
+
+        Raises:
+            InvocationError: none will be, or none is within the function's `timeout`.
+        """
+        spec = entry.spec
+        limit_s = spec.timeout_s if timeout_s is None or timeout_s > spec.timeout_s else timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                while (known := entry.bidirectional) is None:
+                    if entry.removed:
+                        raise FunctionNotFoundError(
+                            f"{spec.name} was deleted while the call waited", function=spec.name
+                        )
+                    if error := entry.hopeless():
+                        error.function = spec.name
+                        raise error
+                    await entry.changed.wait()
+        except TimeoutError:
+            raise no_replica(entry, limit_s) from None
+        return known
+
+    def _make(
+        self,
+        entry: FunctionEntry,
+        body: bytes,
+        encoded: bytes,
+        invocation_id: str | None,
+        timeout_s: float | None,
+        chain: tuple[str, ...],
+        *,
+        rest: AsyncIterator[bytes] | None = None,
+        bidirectional: bool = False,
+    ) -> tuple[PendingCall, float]:
         loop = asyncio.get_running_loop()
         spec = entry.spec
         limit_s = spec.timeout_s if timeout_s is None or timeout_s > spec.timeout_s else timeout_s
@@ -103,44 +216,64 @@ class Invoker:
             deadline=loop.time() + limit_s,
             chain=chain,
             loop=loop,
+            rest=rest,
+            bidirectional=bidirectional,
         )
-        timer = None
-        self.in_flight += 1
-        try:
-            if spec.name in chain:
-                raise MeshCycleError(
-                    f"{spec.name} waits for this call itself ({' -> '.join((*chain, spec.name))}); "
-                    "with its slots taken it would wait for ever"
-                )
-            if len(body) > spec.max_payload_bytes:
-                raise PayloadTooLargeError(
-                    f"the body has {len(body)} bytes; {spec.name} takes {spec.max_payload_bytes} (max_payload)"
-                )
-            timer = loop.call_at(call.deadline, _expire, call, limit_s)
-            entry.submit(call)
-            return await call.future
-        except InvocationError as error:
-            error.function = spec.name
-            error.invocation_id = call.invocation_id
-            raise
-        finally:
-            self.in_flight -= 1
-            if timer:
-                timer.cancel()
-            if call.queued or call.link is not None:
-                entry.give_up(call)
+        return call, limit_s
+
+    def _check(self, call: PendingCall) -> None:
+        spec, chain = call.entry.spec, call.chain
+        if spec.name in chain:
+            raise MeshCycleError(
+                f"{spec.name} waits for this call itself ({' -> '.join((*chain, spec.name))}); "
+                "with its slots taken it would wait for ever"
+            )
+        if len(call.body) > spec.max_payload_bytes:
+            raise PayloadTooLargeError(
+                f"the body has {len(call.body)} bytes; {spec.name} takes {spec.max_payload_bytes} (max_payload)"
+            )
+
+    def _hand_on(self, stream: ReplyStream, entry: FunctionEntry) -> None:
+        """From here on the stream's reader has it."""
+        stream.on_close = self._end_one
+        stream.watch_idle(entry.spec.timeout_s)
+
+    def _end_one(self) -> None:
+        self.in_flight -= 1
+
+
+def encode_metadata(metadata: dict[str, Any] | None) -> bytes:
+    """As it travels."""
+    return json.dumps(metadata).encode() if metadata else b""
+
+
+@contextmanager
+def located(entry: FunctionEntry, invocation_id: str) -> Iterator[None]:
+    """An error that a stream breaks off with says where."""
+    try:
+        yield
+    except InvocationError as error:
+        error.function, error.invocation_id = entry.spec.name, invocation_id
+        raise
+
+
+def no_replica(entry: FunctionEntry, limit_s: float) -> NoReplicaError:
+    """None was ready in time."""
+    name = entry.spec.name
+    return NoReplicaError(
+        f"{name} had no replica ready within {round(limit_s, 2):g} s: {entry.missing()}",
+        function=name,
+        retry_after_s=5.0,
+    )
 
 
 def _expire(call: PendingCall, limit_s: float) -> None:
     entry = call.entry
+    if call.stream is not None:
+        return  # it has begun; from here on it may not stand still
     if not call.queued:
         call.fail(DeadlineError(f"no answer within {round(limit_s, 2):g} s"))
     elif any(link.open for link in entry.links.values()):
         call.fail(DeadlineError(f"waited {round(limit_s, 2):g} s in the queue of {entry.spec.name} for a free slot"))
     else:
-        call.fail(
-            NoReplicaError(
-                f"{entry.spec.name} had no replica ready within {round(limit_s, 2):g} s: {entry.missing()}",
-                retry_after_s=5.0,
-            )
-        )
+        call.fail(no_replica(entry, limit_s))

@@ -47,8 +47,8 @@ class Links:
             if entry.links.get(link.endpoint.address) is link:
                 del entry.links[link.endpoint.address]
 
-    def _count(self, entry: FunctionEntry) -> None:
-        self._stats.count(entry.spec.name, entry.spec.uid)
+    def _count(self, entry: FunctionEntry, wait_s: float, batch: int) -> None:
+        self._stats.count(entry.spec.name, entry.spec.uid, wait_s, batch)
 
     async def run_liveness(self) -> None:
         """Look for replicas that have gone silent."""

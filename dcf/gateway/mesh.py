@@ -13,7 +13,8 @@ from typing import Any, Protocol
 
 from dcf.domain.status import Endpoint
 from dcf.errors import InvalidInputError, InvocationError, PayloadTooLargeError
-from dcf.gateway.call import BodySender, PendingCall, Reply
+from dcf.gateway.call import PendingCall
+from dcf.gateway.reply import Reply
 from dcf.gateway.router import FunctionEntry
 from dcf.lifecycle import TaskSet
 from dcf.rpc import frames
@@ -103,6 +104,7 @@ class MeshCalls:
         parent = self._link.call(call.parent_id)
         chain = (*parent.chain, own) if parent else (own,)
         metadata: dict[str, Any] = {"headers": _handed_on(parent.metadata) if parent else {}, "caller": own}
+        # A parent that streams has no deadline any more.
         timeout_s = max(parent.remaining_s(), 0.001) if parent else None
         try:
             reply = await self._invoke(
@@ -112,7 +114,7 @@ class MeshCalls:
             self._fail(call_id, error)
             return
         head = json.dumps({"content_type": reply.content_type}).encode()
-        prefix = REPLY_PREFIX.pack(0, frames.BYTES, len(head)) + head
+        prefix = REPLY_PREFIX.pack(0, 0, 0, frames.BYTES, len(head)) + head
         body = reply.body
         whole = len(body) <= PIECE_BYTES
         self._link.write(call_id, frames.REPLY, prefix + body[:PIECE_BYTES], LAST if whole else 0)
@@ -141,6 +143,36 @@ class MeshCalls:
         """The stream is gone, and with it everybody who waits."""
         for call_id in list(self._calls):
             self._drop(call_id)
+
+
+class BodySender:
+    """Send the rest of a body as credit allows: at most WINDOW_BYTES ahead of the reader."""
+
+    __slots__ = ("_body", "_credit", "_position", "_write")
+
+    def __init__(self, body: bytes, position: int, write: Any) -> None:
+        self._body = body
+        self._position = position
+        self._credit = frames.WINDOW_BYTES - position
+        self._write = write
+        """Called with (piece, flags)."""
+
+    def on_credit(self, number_bytes: int) -> None:
+        """The reader took `number_bytes`."""
+        self._credit += number_bytes
+        self.pump()
+
+    def pump(self) -> None:
+        """Send what may be sent now."""
+        body, end = self._body, len(self._body)
+        while self._position < end:
+            size = min(frames.PIECE_BYTES, end - self._position)
+            if size > self._credit:
+                return
+            piece = body[self._position : self._position + size]
+            self._position += size
+            self._credit -= size
+            self._write(piece, frames.LAST if self._position >= end else 0)
 
 
 def _handed_on(metadata: bytes) -> dict[str, str]:

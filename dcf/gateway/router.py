@@ -8,6 +8,7 @@ Out:  `FunctionEntry.submit` sends a call to the least loaded replica with a
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -17,6 +18,7 @@ from dcf.domain.function import FunctionSpec
 from dcf.domain.status import Endpoint, FunctionStatus
 from dcf.errors import FunctionNotFoundError, InvocationError, NoReplicaError, OverloadedError
 from dcf.gateway.call import PendingCall
+from dcf.rpc.frames import MAX_UPLOADS
 
 
 class Target(Protocol):
@@ -38,6 +40,11 @@ class Target(Protocol):
         ...
 
     @property
+    def uploads(self) -> int:
+        """Calls of this process whose input is still on its way there; they are not outstanding yet."""
+        ...
+
+    @property
     def concurrency(self) -> int:
         """Handlers that run at once in it."""
         ...
@@ -47,6 +54,8 @@ class Link(Target, Protocol):
     """A replica's stream; `watcher_link` implements it."""
 
     endpoint: Endpoint
+    bidirectional: bool
+    """Its handler takes streams of input."""
 
     def send(self, call: PendingCall) -> None:
         """Put a call on the stream."""
@@ -54,6 +63,14 @@ class Link(Target, Protocol):
 
     def cancel(self, call: PendingCall) -> None:
         """Nobody waits for it any more."""
+        ...
+
+    def grant(self, call: PendingCall, number_bytes: int) -> None:
+        """So much more of its answer may come."""
+        ...
+
+    def send_input(self, call: PendingCall, piece: bytes, flags: int) -> None:
+        """One more piece of its input."""
         ...
 
 
@@ -72,30 +89,71 @@ def pick(targets: Iterable[T]) -> T | None:
     return best
 
 
+def pick_for_upload(targets: Iterable[T]) -> T | None:
+    """The one that takes another upload and has the fewest calls for its slots."""
+    best: T | None = None
+    best_load = math.inf
+    for target in targets:
+        if target.open and target.uploads < max(MAX_UPLOADS, target.capacity):
+            load = (target.outstanding + target.uploads) / target.concurrency
+            if load < best_load:
+                best, best_load = target, load
+    return best
+
+
 class FunctionEntry:
     """One function. Touched only by the event loop of the gateway."""
 
     def __init__(self, spec: FunctionSpec) -> None:
         self.spec = spec
         self.status: FunctionStatus | None = None
+        self.removed = False
+        """It was deleted."""
         self.endpoints: tuple[Endpoint, ...] = ()
         self.links: dict[str, Link] = {}
         self.mean_handler_s = 0.0
+        self.changed = asyncio.Event()
+        """Set, and replaced, when a replica came into routing or the scheduler said something."""
         self._queue: deque[PendingCall] = deque()
+        self._uploads: deque[PendingCall] = deque()
+        """Those that wait with an input larger than one frame. In a line of their own: they need no slot to begin."""
         self.queued = 0
-        """Calls that wait; `_queue` may also hold some that were given up."""
+        """Calls that wait, in both lines, which may also hold some that were given up."""
 
     def submit(self, call: PendingCall) -> None:
         """Send or hold a call. Raises OverloadedError or NoReplicaError when it is refused at once."""
-        if not self.queued:
-            link = pick(self.links.values())
+        line = self._uploads if call.upload else self._queue
+        if not line or not self.queued:
+            link = self._pick(call)
             if link is not None:
                 link.send(call)
                 return
         self._admit(call)
-        self._queue.append(call)
+        line.append(call)
+        self._note_queued(call)
+
+    def _pick(self, call: PendingCall) -> Link | None:
+        return (pick_for_upload if call.upload else pick)(self.links.values())
+
+    def _note_queued(self, call: PendingCall) -> None:
         self.queued += 1
         call.queued = True
+        call.queued_at = call.loop.time()
+
+    def _leave_queue(self, call: PendingCall) -> None:
+        self.queued -= 1
+        call.queued = False
+        call.wait_s += call.loop.time() - call.queued_at
+
+    @property
+    def bidirectional(self) -> bool | None:
+        """Whether the handler takes streams of input; None while no replica has said."""
+        return next((link.bidirectional for link in self.links.values() if link.open), None)
+
+    def note_change(self) -> None:
+        """Wake who waits for `changed`."""
+        self.changed.set()
+        self.changed = asyncio.Event()
 
     def _admit(self, call: PendingCall) -> None:
         """Raise where waiting makes no sense."""
@@ -128,6 +186,10 @@ class FunctionEntry:
             return NoReplicaError(f"{spec.name} has no replica: {status.reason}", retry_after_s=5.0)
         return None
 
+    def note_handler_s(self, handler_s: float) -> None:
+        """A handler took so long; follow the mean."""
+        self.mean_handler_s += 0.1 * (handler_s - self.mean_handler_s)
+
     def estimate_s(self) -> float:
         """Seconds until a call that comes now would begin; 0 where nothing is known."""
         slots = sum(link.concurrency for link in self.links.values() if link.open)
@@ -144,40 +206,48 @@ class FunctionEntry:
         """Take back a call that a replica has not started: it goes first."""
         if call.future.done():
             return
-        self._queue.appendleft(call)
-        self.queued += 1
-        call.queued = True
+        call.rewind()
+        (self._uploads if call.upload else self._queue).appendleft(call)
+        self._note_queued(call)
 
     def give_up(self, call: PendingCall) -> None:
         """The call was cancelled or its time is over, wherever it is."""
         if call.queued:
-            call.queued = False
-            self.queued -= 1
+            self._leave_queue(call)
             # Left in the deque; dispatch skips it. Not for ever: a stuck function's queue is compacted here.
-            if len(self._queue) > 2 * self.queued + 64:
+            if len(self._queue) + len(self._uploads) > 2 * self.queued + 64:
                 self._queue = deque(waiting for waiting in self._queue if waiting.queued)
+                self._uploads = deque(waiting for waiting in self._uploads if waiting.queued)
         elif call.link is not None:
             call.link.cancel(call)
 
     def dispatch(self) -> None:
         """Send what waits, as far as there is room."""
-        while self.queued:
-            link = pick(self.links.values())
+        if self.queued:
+            self._dispatch(self._uploads)
+            self._dispatch(self._queue)
+
+    def _dispatch(self, line: deque[PendingCall]) -> None:
+        while line:
+            call = line[0]
+            if not call.queued:
+                line.popleft()
+                continue
+            link = self._pick(call)
             if link is None:
                 return
-            call = self._queue.popleft()
-            if call.queued:
-                call.queued = False
-                self.queued -= 1
-                link.send(call)
+            line.popleft()
+            self._leave_queue(call)
+            link.send(call)
 
     def fail_waiting(self, make_error: Callable[[], InvocationError]) -> None:
         """Answer every waiting call with an error."""
-        waiting, self._queue = self._queue, deque()
-        self.queued = 0
+        waiting = [*self._uploads, *self._queue]
+        self._uploads.clear()
+        self._queue.clear()
         for call in waiting:
             if call.queued:
-                call.queued = False
+                self._leave_queue(call)
                 call.fail(make_error())
 
 
@@ -208,6 +278,7 @@ class Router:
         if entry is None:
             return
         entry.status = status
+        entry.note_change()
         if entry.queued and (error := entry.hopeless()):
             message, retry_after_s = error.message, error.retry_after_s
             entry.fail_waiting(lambda: NoReplicaError(message, retry_after_s=retry_after_s))
@@ -226,5 +297,7 @@ class Router:
             return
         self.removed.add(entry.spec.uid)
         entry.fail_waiting(lambda: FunctionNotFoundError(f"{name} was deleted while the call waited"))
+        entry.removed = True
+        entry.note_change()
         entry.endpoints = ()
         self.on_endpoints(entry)

@@ -1,12 +1,15 @@
 """Count invocations: this process's slice, as running totals.
 
-Counted is a call whose answer, a result or the handler's own error, was
-handed to its caller. Refusals are no invocations.
+Counted is a call that the function answered: with a result, with its own
+error, or with the first chunk of a stream. Refusals are no invocations.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+
+from dcf.domain.stats import CallTotals, Totals
 
 
 class Stats:
@@ -15,38 +18,47 @@ class Stats:
     def __init__(self, slice_name: str) -> None:
         self.slice_name = slice_name
         self.changed = asyncio.Event()
-        self._totals: dict[tuple[str, str], int] = {}
-        self._by_uid: dict[str, int] = {}
+        self._by_uid: dict[str, CallTotals] = {}
+        self._unpublished: dict[str, str] = {}
+        """uid -> function."""
 
-    def resume(self, counts: dict[str, dict[str, int]]) -> None:
+    def resume(self, counts: Mapping[str, Mapping[str, Totals]]) -> None:
         """Go on from what an earlier process of this slice has stored."""
         for uid, slices in counts.items():
             if stored := slices.get(self.slice_name):
-                self._by_uid[uid] = self._by_uid.get(uid, 0) + stored
+                self._of(uid).add(stored)
 
-    def count(self, function: str, uid: str) -> None:
-        """One more invocation."""
-        total = self._by_uid.get(uid, 0) + 1
-        self._by_uid[uid] = total
-        self._totals[function, uid] = total
+    def count(self, function: str, uid: str, wait_s: float, batch: int) -> None:
+        """One more invocation; see CallTotals.count."""
+        totals = self._by_uid.get(uid)
+        if totals is None:
+            totals = self._of(uid)
+        totals.count(wait_s, batch)
+        self._unpublished[uid] = function
         if not self.changed.is_set():
             self.changed.set()
 
-    def total(self, uid: str) -> int:
+    def _of(self, uid: str) -> CallTotals:
+        return self._by_uid.setdefault(uid, CallTotals.empty())
+
+    def totals(self, uid: str) -> Totals:
         """Of this slice, also what is not published yet."""
-        return self._by_uid.get(uid, 0)
+        found = self._by_uid.get(uid)
+        return found.totals() if found else {}
 
-    def take(self) -> dict[tuple[str, str], int]:
+    def take(self) -> dict[tuple[str, str], Totals]:
         """Totals that changed since the last take."""
-        totals, self._totals = self._totals, {}
-        return totals
+        changed, self._unpublished = self._unpublished, {}
+        return {(function, uid): self._by_uid[uid].totals() for uid, function in changed.items()}
 
-    def give_back(self, totals: dict[tuple[str, str], int]) -> None:
+    def give_back(self, totals: Mapping[tuple[str, str], Totals]) -> None:
         """`totals` were not stored; newer ones win."""
-        self._totals = totals | self._totals
+        for function, uid in totals:
+            if uid in self._by_uid:
+                self._unpublished[uid] = function
         self.changed.set()
 
-    def forget(self, function: str, uid: str) -> None:
+    def forget(self, uid: str) -> None:
         """The function was deleted."""
         self._by_uid.pop(uid, None)
-        self._totals.pop((function, uid), None)
+        self._unpublished.pop(uid, None)

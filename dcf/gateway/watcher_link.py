@@ -21,12 +21,23 @@ import grpc.aio
 from dcf import __version__
 from dcf.domain.status import Endpoint
 from dcf.errors import ProtocolError, ReplicaLostError
-from dcf.gateway.call import BodySender, PendingCall
+from dcf.gateway.call import PendingCall, Sender
 from dcf.gateway.mesh import MeshCalls, MeshInvoke
 from dcf.gateway.router import FunctionEntry
 from dcf.lifecycle import TaskSet
 from dcf.rpc import frames, v1_watcher_pb2
-from dcf.rpc.frames import HEADER, LAST, MESH_BIT, PIECE_BYTES, iter_frames, pack_credit, pack_json, pack_open
+from dcf.rpc.frames import (
+    END,
+    HEADER,
+    LAST,
+    MESH_BIT,
+    PIECE_BYTES,
+    STREAM,
+    iter_frames,
+    pack_credit,
+    pack_json,
+    pack_open,
+)
 from dcf.rpc.services import OPTIONS, Stub
 from dcf.rpc.status import from_wire, status_of
 from dcf.rpc.v1_watcher_pb2 import Frames
@@ -45,6 +56,8 @@ GATHER_TURNS = 2
 anyway: what waits is sent so many turns of the loop later, with what came in them. A few calls never wait."""
 COUNTED = frozenset({"handler_error", "invalid_input"})
 """Errors that are the function's own answer."""
+Counted = Callable[[FunctionEntry, float, int], None]
+"""Called once for each call that the function has answered: seconds that it waited, and the size of its batch."""
 _CHANNEL_OPTIONS = (
     *OPTIONS,
     # Each replica its own connection, and no wait before a new dial: DIAL_S is the only back-off.
@@ -58,14 +71,14 @@ _CHANNEL_OPTIONS = (
 class WatcherLink:
     """The stream to one replica. Touched only by the event loop of the gateway."""
 
-    def __init__(
-        self, entry: FunctionEntry, endpoint: Endpoint, counted: Callable[[FunctionEntry], None], invoke: MeshInvoke
-    ) -> None:
+    def __init__(self, entry: FunctionEntry, endpoint: Endpoint, counted: Counted, invoke: MeshInvoke) -> None:
         self.endpoint = endpoint
         self.entry = entry
         self.open = False
         self.outstanding = 0
+        self.uploads = 0
         self.capacity = 0
+        self.bidirectional = False
         self.concurrency = 1
         self.removed = False
         """Its endpoint is no longer published: no new calls, and closed when the last one has ended."""
@@ -84,29 +97,43 @@ class WatcherLink:
     # -- calls in ----------------------------------------------------------
 
     def send(self, call: PendingCall) -> None:
-        """Put a call on the stream; `open` and below `capacity` was checked by the caller."""
+        """Put a call on the stream; `open` and that there is room was checked by the caller."""
         self._next_id = call_id = (self._next_id + 1) % MESH_BIT or 1
         call.link, call.call_id = self, call_id
         self._calls[call_id] = call
-        self.outstanding += 1
-        body = call.body
-        whole = len(body) <= PIECE_BYTES
+        body, upload = call.body, call.upload
+        if upload:
+            self.uploads += 1
+        else:
+            self.outstanding += 1
         self._out.append(
             pack_open(
                 call_id,
                 deadline_ms=call.deadline_ms(),
                 invocation_id=call.invocation_id.encode(),
                 metadata=call.metadata,
-                body=body if whole else body[:PIECE_BYTES],
-                last=whole,
+                body=body[:PIECE_BYTES] if upload else body,
+                flags=STREAM if call.bidirectional else 0 if upload else LAST,
             )
         )
-        if not whole:
-            call.sender = BodySender(
-                body, PIECE_BYTES, lambda piece, flags: self.write(call_id, frames.DATA, piece, flags)
-            )
-            call.sender.pump()
         self._unwritten.append(call)
+        if upload or call.bidirectional:
+            call.sender = Sender(call, PIECE_BYTES)
+            call.sender.pump()
+            call.wake()
+        self._dirty.set()
+
+    def send_input(self, call: PendingCall, piece: bytes, flags: int) -> None:
+        """One more piece of a call's input."""
+        self.write(call.call_id, frames.DATA, piece, flags)
+        if flags & LAST and call.upload:
+            call.upload = False
+            self.uploads -= 1
+            self.outstanding += 1
+
+    def grant(self, call: PendingCall, number_bytes: int) -> None:
+        """So much more of a call's answer may come."""
+        self._out.append(pack_credit(call.call_id, number_bytes))
         self._dirty.set()
 
     def call(self, call_id: int) -> PendingCall | None:
@@ -149,53 +176,62 @@ class WatcherLink:
             if call.sender:
                 call.sender.on_credit(int.from_bytes(payload, "big"))
             return False
+        entry, stream = self.entry, call.stream
         if kind == frames.REPLY:
-            handler_s = call.on_reply(payload) / 1e6
-            entry = self.entry
-            entry.mean_handler_s += 0.1 * (handler_s - entry.mean_handler_s)
-        elif kind == frames.DATA:
-            call.pieces.append(payload)
+            waited_for = not call.future.done()
+            reply = call.on_reply(payload, flags)
+            entry.note_handler_s(reply.handler_us / 1e6)
+            if waited_for:
+                self._counted(entry, call.wait_s + reply.wait_us / 1e6, reply.batch)
+        elif kind == frames.DATA and stream is not None:
+            if payload or flags & END:
+                stream.feed(payload, flags)
+            if flags & LAST:
+                stream.end()
+                if stream.streaming:
+                    entry.note_handler_s(call.loop.time() - stream.opened_at)
         if not flags & LAST:
-            # Only a caller that is still there gets more: no credit, and the worker stops by itself.
-            if not call.future.done():
-                self._out.append(pack_credit(call.call_id, len(payload)))
-                self._dirty.set()
             return False
-        del self._calls[call.call_id]
-        self.outstanding -= 1
-        call.link, call.sender = None, None
+        self._leave(call)
         if kind == frames.REFUSED:
             self.capacity = min(self.capacity, self.outstanding)  # until the next STATE says more
-            call.pieces.clear()
-            self.entry.requeue(call)
-        elif not call.future.done():
-            if kind == frames.ERROR:
-                error = from_wire(payload)
-                if status_of(error).code in COUNTED:
-                    self._counted(self.entry)
-                error.replica = self.endpoint.replica
-                call.fail(error)
-            else:
-                self._counted(self.entry)
-                call.finish()
+            entry.requeue(call)
+        elif kind == frames.ERROR:
+            error = from_wire(payload)
+            error.replica = self.endpoint.replica
+            if not call.future.done() and status_of(error).code in COUNTED:
+                self._counted(entry, call.wait_s, 0)
+            call.fail(error)
+        call.wake()
         return True
+
+    def _leave(self, call: PendingCall) -> None:
+        """The call is no longer here."""
+        del self._calls[call.call_id]
+        if call.upload:
+            self.uploads -= 1
+        else:
+            self.outstanding -= 1
+        call.link, call.sender = None, None
 
     def _on_state(self, kind: int, payload: bytes) -> None:
         if kind == frames.STATE:
             state = json.loads(payload)
             self.capacity = state["capacity"]
             self.concurrency = max(1, state["concurrency"])
+            self.bidirectional = bool(state.get("bidirectional"))
             self._serving = state["state"] in ("ready", "busy")
             self._update_open()
             if state["state"] == "draining":
                 self._draining = True
                 self._leave_if_done()
             if self.open:
+                self.entry.note_change()
                 self.entry.dispatch()
 
     def _leave_if_done(self) -> None:
         """Wake the writer to close our half once nothing of ours is in a replica that goes."""
-        if not self.outstanding and (self._draining or self.removed):
+        if not self._calls and (self._draining or self.removed):
             self._dirty.set()
 
     def _update_open(self) -> None:
@@ -218,7 +254,7 @@ class WatcherLink:
     async def run(self, tasks: TaskSet) -> None:
         """Dial, serve, dial again, until the endpoint is gone."""
         failures = 0
-        while not self.removed or self.outstanding:
+        while not self.removed or self._calls:
             try:
                 async with grpc.aio.insecure_channel(self.endpoint.address, options=_CHANNEL_OPTIONS) as channel:
                     await self._serve(channel, tasks)
@@ -282,7 +318,7 @@ class WatcherLink:
                     await stream.write(Frames(data=data))
                 except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
                     return  # the reader sees the same end, and why
-            if not self.outstanding and not self._out and (self._draining or self.removed):
+            if not self._calls and not self._out and (self._draining or self.removed):
                 await stream.done_writing()
                 return
 
@@ -295,10 +331,9 @@ class WatcherLink:
         self._out.clear()
         self._unwritten.clear()
         self._dirty.clear()
-        self.outstanding = 0
+        self.outstanding = self.uploads = 0
         for call in reversed(calls):
             call.link, call.sender = None, None
-            call.pieces.clear()
             if id(call) in unwritten:
                 self.entry.requeue(call)
             else:
@@ -308,4 +343,5 @@ class WatcherLink:
                         replica=self.endpoint.replica,
                     )
                 )
+            call.wake()
         self.entry.dispatch()

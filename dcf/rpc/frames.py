@@ -36,6 +36,15 @@ SHUTDOWN = 10
 LAST = 1
 """Flag: nothing of this call follows in this direction."""
 
+STREAM = 2
+"""Flag of OPEN and REPLY: what follows in this direction is a stream of messages, each in DATA frames."""
+
+END = 4
+"""Flag of DATA in a stream: the message ends with this frame."""
+
+CONTENT_SHIFT = 3
+"""Flags of DATA in a stream: two bits from here are the content kind of its message."""
+
 MESH_BIT = 0x8000_0000
 """Set in the id of a call that a handler makes, so that the two directions' ids never meet."""
 
@@ -45,14 +54,26 @@ PIECE_BYTES = 256 * 1024
 WINDOW_BYTES = 1024 * 1024
 """A sender may be this far ahead of the CREDIT that its reader gave, for each call and direction."""
 
+STREAM_PIECE_BYTES = 64 * 1024
+STREAM_WINDOW_BYTES = 64 * 1024
+"""The same two for streams, smaller because many of them may stall at once, each with a window in the gateway.
+A stream's sender goes on while it has any credit left, so it may be one piece over."""
+
+FRAME_COST_BYTES = 64
+"""Each DATA frame of a stream costs this much credit over its payload: empty messages are not free to keep."""
+
+MAX_UPLOADS = 8
+"""Calls of one gateway whose input may be on its way to a replica at once, beside those that run; or its capacity."""
+
 MAX_FRAME_BYTES = 8 * 1024 * 1024
 """More in one frame is a peer gone wrong, not a payload: it would be cut in pieces."""
 
 OPEN_PREFIX = Struct("!IBI")
 """Milliseconds left until the deadline (0: none), lengths of the invocation id and of the metadata."""
 
-REPLY_PREFIX = Struct("!IBI")
-"""Microseconds in the handler, content kind, length of the reply's own metadata."""
+REPLY_PREFIX = Struct("!IIHBI")
+"""Microseconds in the handler and of waiting for it, calls in its batch (said by one of them, else 0), content kind,
+length of the reply's own metadata."""
 
 # Content kinds of a reply.
 BYTES = 0
@@ -63,6 +84,8 @@ CONTENT_TYPES = {
     TEXT: "text/plain; charset=utf-8",
     JSON: "application/json",
 }
+JSON_LINES = "application/x-ndjson"
+"""Of a stream of JSON values where it is one body."""
 
 
 class Frame(NamedTuple):
@@ -150,12 +173,12 @@ class FrameReader:
 
 
 def pack_open(
-    call_id: int, *, deadline_ms: int, invocation_id: bytes, metadata: bytes, body: bytes | memoryview, last: bool
+    call_id: int, *, deadline_ms: int, invocation_id: bytes, metadata: bytes, body: bytes | memoryview, flags: int
 ) -> bytes:
     """An OPEN frame with the first piece of its body."""
     prefix = OPEN_PREFIX.pack(deadline_ms, len(invocation_id), len(metadata))
     length = len(prefix) + len(invocation_id) + len(metadata) + len(body)
-    return b"".join((HEADER.pack(length, call_id, OPEN, LAST if last else 0), prefix, invocation_id, metadata, body))
+    return b"".join((HEADER.pack(length, call_id, OPEN, flags), prefix, invocation_id, metadata, body))
 
 
 class Opened(NamedTuple):
@@ -183,6 +206,8 @@ class Replied(NamedTuple):
     """What a REPLY frame's payload says."""
 
     handler_us: int
+    wait_us: int
+    batch: int
     content: int
     metadata: bytes
     body: bytes
@@ -192,8 +217,9 @@ def unpack_reply(payload: bytes) -> Replied:
     """Raises ProtocolError where the payload is shorter than it says."""
     if len(payload) < REPLY_PREFIX.size:
         raise ProtocolError("a REPLY frame is shorter than its prefix")
-    handler_us, content, metadata_length = REPLY_PREFIX.unpack_from(payload)
+    handler_us, wait_us, batch, content, metadata_length = REPLY_PREFIX.unpack_from(payload)
     metadata_end = REPLY_PREFIX.size + metadata_length
     if metadata_end > len(payload):
         raise ProtocolError("a REPLY frame is shorter than its metadata")
-    return Replied(handler_us, content, payload[REPLY_PREFIX.size : metadata_end], payload[metadata_end:])
+    metadata = payload[REPLY_PREFIX.size : metadata_end]
+    return Replied(handler_us, wait_us, batch, content, metadata, payload[metadata_end:])

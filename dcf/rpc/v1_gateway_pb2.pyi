@@ -44,6 +44,44 @@ class InvokeReply(_message.Message):
     invocation_id: str
     def __init__(self, output: _Optional[bytes] = ..., content_type: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., invocation_id: _Optional[str] = ...) -> None: ...
 
+class InvokeChunk(_message.Message):
+    __slots__ = ("output", "content_type", "metadata", "invocation_id")
+    class MetadataEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_TYPE_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    INVOCATION_ID_FIELD_NUMBER: _ClassVar[int]
+    output: bytes
+    content_type: str
+    metadata: _containers.ScalarMap[str, str]
+    invocation_id: str
+    def __init__(self, output: _Optional[bytes] = ..., content_type: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., invocation_id: _Optional[str] = ...) -> None: ...
+
+class InvokeInput(_message.Message):
+    __slots__ = ("function", "input", "content_type", "metadata")
+    class MetadataEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    FUNCTION_FIELD_NUMBER: _ClassVar[int]
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_TYPE_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    function: str
+    input: bytes
+    content_type: str
+    metadata: _containers.ScalarMap[str, str]
+    def __init__(self, function: _Optional[str] = ..., input: _Optional[bytes] = ..., content_type: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
 class ErrorDetail(_message.Message):
     __slots__ = ("code", "message", "function", "replica", "invocation_id", "retryable", "retry_after_s", "traceback", "message_index")
     CODE_FIELD_NUMBER: _ClassVar[int]
@@ -64,7 +102,7 @@ class ErrorDetail(_message.Message):
     retry_after_s: float
     traceback: str
     message_index: int
-    def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., function: _Optional[str] = ..., replica: _Optional[str] = ..., invocation_id: _Optional[str] = ..., retryable: bool = ..., retry_after_s: _Optional[float] = ..., traceback: _Optional[str] = ..., message_index: _Optional[int] = ...) -> None: ...
+    def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., function: _Optional[str] = ..., replica: _Optional[str] = ..., invocation_id: _Optional[str] = ..., retryable: _Optional[bool] = ..., retry_after_s: _Optional[float] = ..., traceback: _Optional[str] = ..., message_index: _Optional[int] = ...) -> None: ...
 
 class Resources(_message.Message):
     __slots__ = ("memory", "cpu", "gpu")
@@ -92,8 +130,16 @@ class Scaling(_message.Message):
     idle: str
     def __init__(self, min: _Optional[int] = ..., max: _Optional[int] = ..., target: _Optional[float] = ..., utilization: _Optional[float] = ..., metric: _Optional[str] = ..., idle: _Optional[str] = ...) -> None: ...
 
+class Batch(_message.Message):
+    __slots__ = ("max_size", "max_wait")
+    MAX_SIZE_FIELD_NUMBER: _ClassVar[int]
+    MAX_WAIT_FIELD_NUMBER: _ClassVar[int]
+    max_size: int
+    max_wait: str
+    def __init__(self, max_size: _Optional[int] = ..., max_wait: _Optional[str] = ...) -> None: ...
+
 class DeployRequest(_message.Message):
-    __slots__ = ("service", "image", "env_vars", "labels", "annotations", "constraints", "secrets", "registry_auth", "limits", "requests", "min_replicas", "max_replicas", "runtime", "description", "maintainer", "replicas", "concurrency", "workers", "timeout", "start_timeout", "kill_after", "queue", "max_payload", "debug", "scaling", "must_exist")
+    __slots__ = ("service", "image", "env_vars", "labels", "annotations", "constraints", "secrets", "registry_auth", "limits", "requests", "min_replicas", "max_replicas", "runtime", "description", "maintainer", "replicas", "concurrency", "workers", "timeout", "start_timeout", "kill_after", "queue", "max_payload", "debug", "scaling", "batch", "must_exist")
     class EnvVarsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -140,6 +186,7 @@ class DeployRequest(_message.Message):
     MAX_PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     DEBUG_FIELD_NUMBER: _ClassVar[int]
     SCALING_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
     MUST_EXIST_FIELD_NUMBER: _ClassVar[int]
     service: str
     image: str
@@ -166,8 +213,9 @@ class DeployRequest(_message.Message):
     max_payload: str
     debug: bool
     scaling: Scaling
+    batch: Batch
     must_exist: bool
-    def __init__(self, service: _Optional[str] = ..., image: _Optional[str] = ..., env_vars: _Optional[_Mapping[str, str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., annotations: _Optional[_Mapping[str, str]] = ..., constraints: _Optional[_Iterable[str]] = ..., secrets: _Optional[_Iterable[str]] = ..., registry_auth: _Optional[str] = ..., limits: _Optional[_Union[Resources, _Mapping]] = ..., requests: _Optional[_Union[Resources, _Mapping]] = ..., min_replicas: _Optional[int] = ..., max_replicas: _Optional[int] = ..., runtime: _Optional[str] = ..., description: _Optional[str] = ..., maintainer: _Optional[str] = ..., replicas: _Optional[int] = ..., concurrency: _Optional[int] = ..., workers: _Optional[int] = ..., timeout: _Optional[str] = ..., start_timeout: _Optional[str] = ..., kill_after: _Optional[str] = ..., queue: _Optional[int] = ..., max_payload: _Optional[str] = ..., debug: bool = ..., scaling: _Optional[_Union[Scaling, _Mapping]] = ..., must_exist: bool = ...) -> None: ...
+    def __init__(self, service: _Optional[str] = ..., image: _Optional[str] = ..., env_vars: _Optional[_Mapping[str, str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., annotations: _Optional[_Mapping[str, str]] = ..., constraints: _Optional[_Iterable[str]] = ..., secrets: _Optional[_Iterable[str]] = ..., registry_auth: _Optional[str] = ..., limits: _Optional[_Union[Resources, _Mapping]] = ..., requests: _Optional[_Union[Resources, _Mapping]] = ..., min_replicas: _Optional[int] = ..., max_replicas: _Optional[int] = ..., runtime: _Optional[str] = ..., description: _Optional[str] = ..., maintainer: _Optional[str] = ..., replicas: _Optional[int] = ..., concurrency: _Optional[int] = ..., workers: _Optional[int] = ..., timeout: _Optional[str] = ..., start_timeout: _Optional[str] = ..., kill_after: _Optional[str] = ..., queue: _Optional[int] = ..., max_payload: _Optional[str] = ..., debug: _Optional[bool] = ..., scaling: _Optional[_Union[Scaling, _Mapping]] = ..., batch: _Optional[_Union[Batch, _Mapping]] = ..., must_exist: _Optional[bool] = ...) -> None: ...
 
 class Replica(_message.Message):
     __slots__ = ("name", "state", "generation", "address", "in_flight", "memory_bytes", "started_at")
@@ -187,8 +235,20 @@ class Replica(_message.Message):
     started_at: float
     def __init__(self, name: _Optional[str] = ..., state: _Optional[str] = ..., generation: _Optional[int] = ..., address: _Optional[str] = ..., in_flight: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., started_at: _Optional[float] = ...) -> None: ...
 
+class CallStats(_message.Message):
+    __slots__ = ("queue_wait_mean_s", "queue_wait_p99_s", "batches", "batch_size_mean")
+    QUEUE_WAIT_MEAN_S_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_WAIT_P99_S_FIELD_NUMBER: _ClassVar[int]
+    BATCHES_FIELD_NUMBER: _ClassVar[int]
+    BATCH_SIZE_MEAN_FIELD_NUMBER: _ClassVar[int]
+    queue_wait_mean_s: float
+    queue_wait_p99_s: float
+    batches: int
+    batch_size_mean: float
+    def __init__(self, queue_wait_mean_s: _Optional[float] = ..., queue_wait_p99_s: _Optional[float] = ..., batches: _Optional[int] = ..., batch_size_mean: _Optional[float] = ...) -> None: ...
+
 class Function(_message.Message):
-    __slots__ = ("name", "image", "invocation_count", "replicas", "available_replicas", "annotations", "labels", "status", "description", "maintainer", "reason", "runtime", "generation", "replica_states", "log_tail", "failed", "spec", "updated_at", "settled")
+    __slots__ = ("name", "image", "invocation_count", "replicas", "available_replicas", "annotations", "labels", "status", "description", "maintainer", "reason", "runtime", "generation", "replica_states", "log_tail", "failed", "spec", "updated_at", "calls", "settled")
     class AnnotationsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -221,6 +281,7 @@ class Function(_message.Message):
     FAILED_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
     UPDATED_AT_FIELD_NUMBER: _ClassVar[int]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
     SETTLED_FIELD_NUMBER: _ClassVar[int]
     name: str
     image: str
@@ -240,8 +301,9 @@ class Function(_message.Message):
     failed: bool
     spec: DeployRequest
     updated_at: float
+    calls: CallStats
     settled: bool
-    def __init__(self, name: _Optional[str] = ..., image: _Optional[str] = ..., invocation_count: _Optional[int] = ..., replicas: _Optional[int] = ..., available_replicas: _Optional[int] = ..., annotations: _Optional[_Mapping[str, str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., status: _Optional[str] = ..., description: _Optional[str] = ..., maintainer: _Optional[str] = ..., reason: _Optional[str] = ..., runtime: _Optional[str] = ..., generation: _Optional[int] = ..., replica_states: _Optional[_Iterable[_Union[Replica, _Mapping]]] = ..., log_tail: _Optional[_Iterable[str]] = ..., failed: bool = ..., spec: _Optional[_Union[DeployRequest, _Mapping]] = ..., updated_at: _Optional[float] = ..., settled: bool = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., image: _Optional[str] = ..., invocation_count: _Optional[int] = ..., replicas: _Optional[int] = ..., available_replicas: _Optional[int] = ..., annotations: _Optional[_Mapping[str, str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., status: _Optional[str] = ..., description: _Optional[str] = ..., maintainer: _Optional[str] = ..., reason: _Optional[str] = ..., runtime: _Optional[str] = ..., generation: _Optional[int] = ..., replica_states: _Optional[_Iterable[_Union[Replica, _Mapping]]] = ..., log_tail: _Optional[_Iterable[str]] = ..., failed: _Optional[bool] = ..., spec: _Optional[_Union[DeployRequest, _Mapping]] = ..., updated_at: _Optional[float] = ..., calls: _Optional[_Union[CallStats, _Mapping]] = ..., settled: _Optional[bool] = ...) -> None: ...
 
 class ListRequest(_message.Message):
     __slots__ = ()
@@ -277,7 +339,7 @@ class ScaleRequest(_message.Message):
     function: str
     replicas: int
     auto: bool
-    def __init__(self, function: _Optional[str] = ..., replicas: _Optional[int] = ..., auto: bool = ...) -> None: ...
+    def __init__(self, function: _Optional[str] = ..., replicas: _Optional[int] = ..., auto: _Optional[bool] = ...) -> None: ...
 
 class LogRequest(_message.Message):
     __slots__ = ("function", "since_at", "tail", "follow")
@@ -289,7 +351,7 @@ class LogRequest(_message.Message):
     since_at: float
     tail: int
     follow: bool
-    def __init__(self, function: _Optional[str] = ..., since_at: _Optional[float] = ..., tail: _Optional[int] = ..., follow: bool = ...) -> None: ...
+    def __init__(self, function: _Optional[str] = ..., since_at: _Optional[float] = ..., tail: _Optional[int] = ..., follow: _Optional[bool] = ...) -> None: ...
 
 class LogLine(_message.Message):
     __slots__ = ("at", "replica", "stream", "text")

@@ -67,7 +67,7 @@ class ReplicaLogRequest(_message.Message):
     since_at: float
     tail: int
     follow: bool
-    def __init__(self, since_at: _Optional[float] = ..., tail: _Optional[int] = ..., follow: bool = ...) -> None: ...
+    def __init__(self, since_at: _Optional[float] = ..., tail: _Optional[int] = ..., follow: _Optional[bool] = ...) -> None: ...
 
 class ReplicaLogLine(_message.Message):
     __slots__ = ("at", "stream", "text")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import NewType, Protocol
 
 from dcf.domain.function import FunctionSpec
+from dcf.domain.stats import Totals
 from dcf.domain.status import Endpoint, FunctionStatus
 
 Fence = NewType("Fence", int)
@@ -57,16 +58,16 @@ class SpecWriter(SpecReader, Protocol):
 class CountReader(Protocol):
     """Gateway (list) and scheduler."""
 
-    async def read_counts(self) -> dict[str, dict[str, int]]:
-        """uid of a function -> slice -> running total of its invocations."""
+    async def read_counts(self) -> dict[str, dict[str, Totals]]:
+        """uid of a function -> slice -> running totals."""
         ...
 
 
 class CountWriter(CountReader, Protocol):
     """gateway.stats_publisher: its own slice."""
 
-    async def write_counts(self, slice_name: str, totals: Mapping[tuple[str, str], int]) -> None:
-        """Store running totals by (function, uid). Never lowers a total; drops those whose function is gone."""
+    async def write_counts(self, slice_name: str, totals: Mapping[tuple[str, str], Totals]) -> None:
+        """Store running totals by (function, uid). Never lowers one; drops those whose function is gone."""
         ...
 
 

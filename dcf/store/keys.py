@@ -6,7 +6,8 @@ SPECS = "dcf:specs"
 """Hash: function -> spec as JSON. Written by gateways (admin)."""
 
 COUNTS = "dcf:counts:"
-"""Prefix of one hash per function uid: slice -> running total. Each gateway process writes its own slice."""
+"""Prefix of one hash per function uid: `<slice>/<measure>` -> running total. Each gateway process writes its own
+slice."""
 
 ENDPOINTS = "dcf:endpoints"
 """Hash: function -> list of endpoints as JSON. Written by the leading scheduler."""

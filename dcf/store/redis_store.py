@@ -23,6 +23,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from dcf.domain.function import FunctionSpec, spec_from_json, spec_to_json
+from dcf.domain.stats import Totals
 from dcf.domain.status import Endpoint, FunctionStatus, status_from_json, status_to_json
 from dcf.errors import ConfigError, LeaseLostError, StoreUnavailableError
 from dcf.store import keys
@@ -120,20 +121,23 @@ class RedisStore:
 
     # counts
 
-    async def read_counts(self) -> dict[str, dict[str, int]]:
-        """uid of a function -> slice -> running total; a function without invocations is left out."""
+    async def read_counts(self) -> dict[str, dict[str, Totals]]:
+        """uid of a function -> slice -> running totals; a function without invocations is left out."""
         flat = iter(cast("list[str]", await self._run("read_counts", [keys.SPECS], [keys.COUNTS])))
-        counts: dict[str, dict[str, int]] = {}
-        for uid, slice_name, total in zip(flat, flat, flat, strict=True):
-            counts.setdefault(uid, {})[slice_name] = int(total)
-        return counts
+        counts: dict[str, dict[str, dict[str, int]]] = {}
+        for uid, field, total in zip(flat, flat, flat, strict=True):
+            slice_name, _, measure = field.partition("/")
+            counts.setdefault(uid, {}).setdefault(slice_name, {})[measure] = int(total)
+        return cast("dict[str, dict[str, Totals]]", counts)
 
-    async def write_counts(self, slice_name: str, totals: Mapping[tuple[str, str], int]) -> None:
-        """Store running totals by (function, uid). Never lowers a total; drops those whose function is gone."""
+    async def write_counts(self, slice_name: str, totals: Mapping[tuple[str, str], Totals]) -> None:
+        """Store running totals by (function, uid). Never lowers one; drops those whose function is gone."""
         if totals:
-            arguments: list[str | int] = [slice_name, keys.COUNTS]
-            for (function, uid), total in totals.items():
-                arguments += [function, uid, total]
+            arguments: list[str | int] = [keys.COUNTS]
+            for (function, uid), measures in totals.items():
+                arguments += [function, uid, len(measures)]
+                for measure, total in measures.items():
+                    arguments += [f"{slice_name}/{measure}", total]
             await self._run("write_counts", [keys.SPECS], arguments)
 
     # endpoints and status

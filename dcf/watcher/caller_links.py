@@ -30,6 +30,7 @@ class GatewayLink:
 
     def __init__(self) -> None:
         self.calls: dict[int, Invocation] = {}
+        self.uploads = 0
         self._out: list[bytes] = []
         self._state = b""
         self._dirty = asyncio.Event()
@@ -87,12 +88,14 @@ class UnaryCall:
 
     def __init__(self, pool: WorkerPool, max_payload_bytes: int) -> None:
         self.calls: dict[int, Invocation] = {}
+        self.uploads = 0
         self._pool = pool
         self._max_payload_bytes = max_payload_bytes
         self._body = b""
         self._position = 0
         self._credit = WINDOW_BYTES
         self._pieces: list[bytes] = []
+        self._streaming = False
         self._content_type = frames.CONTENT_TYPES[frames.BYTES]
         self._answer: asyncio.Future[CallReply] = asyncio.get_running_loop().create_future()
 
@@ -146,14 +149,18 @@ class UnaryCall:
             self._take(kind, payload, flags)
 
     def _take(self, kind: int, payload: bytes, flags: int) -> None:
-        size = len(payload)
         if kind == frames.REPLY:
             reply = frames.unpack_reply(payload)
             payload = reply.body
-            size = len(payload)
+            self._streaming = bool(flags & frames.STREAM)
             head = frames.unpack_json(reply.metadata) if reply.metadata else {}
             default = frames.CONTENT_TYPES.get(reply.content, self._content_type)
+            if self._streaming and reply.content == frames.JSON:
+                default = frames.JSON_LINES
             self._content_type = str(head.get("content_type") or default)
+        size = len(payload) + (frames.FRAME_COST_BYTES if self._streaming else 0)
+        if flags & frames.END and flags >> frames.CONTENT_SHIFT & 3 == frames.JSON:
+            payload += b"\n"
         self._pieces.append(payload)
         if flags & LAST:
             self._answer.set_result(CallReply(output=b"".join(self._pieces), content_type=self._content_type))

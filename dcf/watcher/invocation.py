@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from dcf.errors import ProtocolError
-from dcf.rpc.frames import LAST, OPEN, OPEN_PREFIX, WINDOW_BYTES
+from dcf.rpc.frames import FRAME_COST_BYTES, LAST, OPEN, OPEN_PREFIX, STREAM, WINDOW_BYTES
 
 if TYPE_CHECKING:
     from dcf.watcher.worker_process import WorkerProcess
@@ -20,6 +20,8 @@ class CallerLink(Protocol):
 
     calls: dict[int, Invocation]
     """Accepted and not yet answered, by the caller's own call id."""
+    uploads: int
+    """Of `calls`, those whose input is not whole yet."""
 
     def send(self, call_id: int, kind: int, payload: bytes, flags: int) -> None:
         """Queue one frame for the caller."""
@@ -29,7 +31,20 @@ class CallerLink(Protocol):
 class Invocation:
     """Touched only by the event loop of the watcher."""
 
-    __slots__ = ("call_id", "deadline", "frames", "id", "link", "unread_bytes", "whole", "worker")
+    __slots__ = (
+        "arrived_at",
+        "call_id",
+        "deadline",
+        "ended",
+        "frames",
+        "id",
+        "link",
+        "started_at",
+        "unread_bytes",
+        "wait_us",
+        "whole",
+        "worker",
+    )
 
     def __init__(self, link: CallerLink, call_id: int, watcher_id: int, payload: bytes, flags: int) -> None:
         """Raises ProtocolError where the OPEN frame's payload is shorter than it says."""
@@ -46,20 +61,35 @@ class Invocation:
         self.deadline: float | None = time.monotonic() + deadline_ms / 1000 if deadline_ms else None
         self.frames: list[tuple[int, bytes, int]] = [(OPEN, payload, flags)]
         """Kind, payload, flags of what waits to be handed over; empty once it was."""
-        self.whole = bool(flags & LAST)
+        self.ended = bool(flags & LAST)
         """The caller has sent all of its input."""
+        self.whole = bool(flags & (LAST | STREAM))
+        """Its handler can start: it has all of its input, or takes it as a stream."""
         self.unread_bytes = len(payload)
         """Sent by the caller and not credited by the worker."""
         self.worker: WorkerProcess | None = None
+        self.arrived_at = 0.0
+        """When it began to wait here; 0: it did not."""
+        self.wait_us = 0
+        self.started_at = 0.0
+        """When its answer became a stream; 0: it is none."""
 
-    def note_input(self, size: int, flags: int) -> None:
-        """A DATA frame came. Raises ProtocolError where the caller does not keep to its window."""
-        self.unread_bytes += size
-        if self.whole:
+    def note_input(self, size: int, flags: int) -> bool:
+        """A DATA frame came. Whether it makes the input whole.
+
+        Raises:
+            ProtocolError: the caller does not keep to its window.
+        """
+        self.unread_bytes += size + (FRAME_COST_BYTES if self.whole else 0)
+        if self.ended:
             raise ProtocolError(f"call {self.call_id} was sent more input after its last piece")
         if self.unread_bytes > WINDOW_BYTES + SLACK_BYTES:
             raise ProtocolError(f"call {self.call_id} was sent more input than it had credit for")
-        self.whole = bool(flags & LAST)
+        if not flags & LAST:
+            return False
+        self.ended = True
+        was_whole, self.whole = self.whole, True
+        return not was_whole
 
     def is_late(self, now: float) -> bool:
         """Whether its deadline is before `now`, on the monotonic clock."""

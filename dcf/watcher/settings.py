@@ -30,6 +30,10 @@ class WatcherSettings:
     concurrency: int = 0
     """Handlers at once over all workers; 0: 1 a worker for a sync handler, 100 for an async one."""
     workers: int = 1
+    batch_max_size: int = 0
+    """Requests that the handler takes at once, as a list; 0: it takes one."""
+    batch_max_wait_s: float = 0.0
+    """For more requests, after the first of a batch has come."""
     timeout_s: float = 60.0
     start_timeout_s: float = 60.0
     kill_after_s: float = 30.0
@@ -41,6 +45,8 @@ class WatcherSettings:
     def __post_init__(self) -> None:
         require(self.workers >= 1, "DCF_WORKERS", self.workers, "1 or more")
         require(self.concurrency >= 0, "DCF_CONCURRENCY", self.concurrency, "0 or more")
+        require(self.batch_max_size >= 0, "DCF_BATCH_MAX_SIZE", self.batch_max_size, "0 or more")
+        require(self.batch_max_wait_s >= 0, "DCF_BATCH_MAX_WAIT_S", self.batch_max_wait_s, "seconds, 0 or more")
         require(self.timeout_s > 0, "DCF_TIMEOUT_S", self.timeout_s, "seconds above 0")
         require(self.start_timeout_s > 0, "DCF_START_TIMEOUT_S", self.start_timeout_s, "seconds above 0")
         require(self.kill_after_s >= 0, "DCF_KILL_AFTER_S", self.kill_after_s, "seconds, 0 or more")

@@ -19,7 +19,7 @@ from typing import Any
 
 from dcf.errors import ClientGoneError, DeadlineError, InvocationError, ProtocolError, ReplicaLostError
 from dcf.rpc import frames
-from dcf.rpc.frames import LAST, MESH_BIT, REPLY_PREFIX, Frame, pack, unpack_credit
+from dcf.rpc.frames import LAST, MAX_UPLOADS, MESH_BIT, REPLY_PREFIX, STREAM, Frame, pack, unpack_credit
 from dcf.rpc.status import to_wire
 from dcf.watcher.invocation import CallerLink, Invocation
 from dcf.watcher.mesh import MeshRoutes
@@ -71,11 +71,19 @@ class WorkerPool:
             return "draining"
         if not self.slots():
             return "starting"
-        return "busy" if self.in_flight() >= self.slots() else "ready"
+        return "busy" if self.in_flight() >= self.places() else "ready"
 
     def slots(self) -> int:
         """Handlers that can run at once now."""
         return sum(worker.slots for worker in self.workers if worker.ready and not worker.condemned)
+
+    def places(self) -> int:
+        """Calls that can run at once now: a handler of batches takes several."""
+        return sum(worker.places for worker in self.workers if worker.ready and not worker.condemned)
+
+    def bidirectional(self) -> bool:
+        """Whether the handler takes streams of input."""
+        return any(worker.bidirectional for worker in self.workers)
 
     def in_flight(self) -> int:
         """Calls that were handed to a worker and are not answered."""
@@ -87,13 +95,15 @@ class WorkerPool:
 
     def capacity(self) -> int:
         """Calls that one gateway may have here, running and waiting."""
-        slots = self.slots()
-        if not slots or self.draining:
+        places = self.places()
+        if not places or self.draining:
             return 0
         mean_s = max((worker.mean_handler_s for worker in self.workers if worker.ready), default=0.0)
         # One call in reserve hides the round trip.
         ahead = 0 if not mean_s or mean_s > SLOW_S else max(1, min(MAX_READ_AHEAD, int(READ_AHEAD_S / mean_s)))
-        return slots + ahead
+        if any(worker.batch > 1 for worker in self.workers):
+            ahead = max(ahead, places)  # the next batch waits here, complete
+        return places + ahead
 
     def announce(self) -> dict[str, Any]:
         """The STATE that gateways are told; they may send this capacity from now on."""
@@ -101,8 +111,9 @@ class WorkerPool:
         return {
             "state": self.state(),
             "capacity": self._told_capacity,
-            "concurrency": self.slots(),
+            "concurrency": self.places(),
             "in_flight": self.in_flight(),
+            "bidirectional": self.bidirectional(),
         }
 
     def note_change(self) -> None:
@@ -124,18 +135,25 @@ class WorkerPool:
         if (
             self.draining
             or not self.slots()
-            or len(link.calls) >= 2 * max(self._told_capacity, 1)
+            or len(link.calls) - link.uploads >= 2 * max(self._told_capacity, 1)
             or len(self._waiting) >= MAX_WAITING
+            or (not call.whole and link.uploads >= 2 * max(self._told_capacity, MAX_UPLOADS))
         ):
             reason = self.state() if self.draining or not self.slots() else "busy"
             link.send(frame.call_id, frames.REFUSED, reason.encode(), LAST)
             return
         self._next_id = call.id
         link.calls[frame.call_id] = call
+        if not call.whole:
+            # It takes no slot until all of it is there: a slow sender must not keep a handler from its work.
+            link.uploads += 1
+            self._hand_over(call, self._emptiest_worker())
+            return
         worker = None if self._waiting else self._free_worker()
         if worker:
             self._hand_over(call, worker)
         else:
+            call.arrived_at = time.monotonic()
             self._waiting.append(call)
 
     def on_caller_frame(self, link: CallerLink, frame: Frame) -> None:
@@ -153,9 +171,9 @@ class WorkerPool:
             return
         if frame.kind == frames.CREDIT:
             unpack_credit(frame.payload)
-        else:
-            call.note_input(len(frame.payload), frame.flags)
-        worker = call.worker
+        worker, became_whole = call.worker, False
+        if frame.kind == frames.DATA:
+            became_whole = call.note_input(len(frame.payload), frame.flags)
         if worker is None:
             call.frames.append((frame.kind, frame.payload, frame.flags))
             return
@@ -164,8 +182,9 @@ class WorkerPool:
             worker.send_control(data)
             return
         worker.send_data(data)
-        if call.whole:
-            worker.calls[call.id] = worker.calls.pop(call.id)  # in the order in which they start
+        if became_whole:
+            link.uploads -= 1
+            worker.note_whole(call)
 
     def cancel(self, call: Invocation) -> None:
         """Nobody waits any more. The slot is free when the handler returns."""
@@ -174,6 +193,8 @@ class WorkerPool:
             self._fail(call, ClientGoneError("cancelled before the handler started"))
         else:
             call.worker.send_control(pack(call.id, frames.CANCEL))
+            if call.deadline is None:
+                call.deadline = time.monotonic()  # a stream had none; from now on kill_after runs
 
     def forget(self, link: CallerLink) -> None:
         """The caller is gone: cancel all that came from it."""
@@ -190,14 +211,20 @@ class WorkerPool:
             if not worker.ready or worker.condemned:
                 continue
             mean_s = worker.mean_handler_s
-            ahead = min(MAX_HAND_AHEAD, int(HAND_AHEAD_S / mean_s)) if mean_s else 0
-            if len(worker.calls) < worker.slots + ahead and (best is None or len(worker.calls) < len(best.calls)):
+            ahead = min(MAX_HAND_AHEAD, int(HAND_AHEAD_S / mean_s)) if mean_s and not worker.streams else 0
+            if worker.whole < worker.places + ahead and (best is None or worker.whole < best.whole):
                 best = worker
         return best
 
+    def _emptiest_worker(self) -> WorkerProcess:
+        return min(
+            (worker for worker in self.workers if worker.ready and not worker.condemned),
+            key=lambda worker: len(worker.calls),
+        )
+
     def _hand_over(self, call: Invocation, worker: WorkerProcess) -> None:
         call.worker = worker
-        worker.calls[call.id] = call
+        worker.add(call)
         for kind, payload, flags in call.frames:
             (worker.send_control if kind == frames.CREDIT else worker.send_data)(pack(call.id, kind, payload, flags))
         call.frames.clear()
@@ -206,7 +233,9 @@ class WorkerPool:
         """Hand over what waits, as far as there is room."""
         while self._waiting and (worker := self._free_worker()):
             call = self._waiting.popleft()
-            if call.is_late(time.monotonic()):
+            now = time.monotonic()
+            call.wait_us = int((now - call.arrived_at) * 1e6)
+            if call.is_late(now):
                 self._fail(call, DeadlineError("the call's time ended before its handler could start"))
             else:
                 self._hand_over(call, worker)
@@ -228,12 +257,12 @@ class WorkerPool:
                 call.unread_bytes -= unpack_credit(payload)
             else:
                 if kind == frames.REPLY:
-                    if len(payload) < REPLY_PREFIX.size:
-                        raise ProtocolError("a REPLY frame is shorter than its prefix")
-                    worker.note_handler_time(REPLY_PREFIX.unpack_from(payload)[0])
+                    payload = self._on_reply(worker, call, flags, payload)
                 if flags & LAST:
-                    del worker.calls[call_id]
-                    del call.link.calls[call.call_id]
+                    worker.remove(call_id)
+                    if call.started_at:
+                        worker.note_handler_time(int((time.monotonic() - call.started_at) * 1e6))
+                    _drop(call)
                     finished = True
             call.link.send(call.call_id, kind, payload, flags)
         if finished:
@@ -242,8 +271,23 @@ class WorkerPool:
             self.dispatch()
             self.note_change()
 
+    def _on_reply(self, worker: WorkerProcess, call: Invocation, flags: int, payload: bytes) -> bytes:
+        """Learn from an answer's head, and add the time that the call waited here. Raises ProtocolError."""
+        if len(payload) < REPLY_PREFIX.size:
+            raise ProtocolError("a REPLY frame is shorter than its prefix")
+        if flags & STREAM:
+            worker.streams = True
+            call.deadline, call.started_at = None, time.monotonic()
+        else:
+            worker.note_handler_time(REPLY_PREFIX.unpack_from(payload)[0])
+        if call.wait_us:
+            handler_us, wait_us, *rest = REPLY_PREFIX.unpack_from(payload)
+            wait_us = min(wait_us + call.wait_us, 0xFFFF_FFFF)
+            payload = REPLY_PREFIX.pack(handler_us, wait_us, *rest) + payload[REPLY_PREFIX.size :]
+        return payload
+
     def _fail(self, call: Invocation, error: InvocationError) -> None:
-        del call.link.calls[call.call_id]
+        _drop(call)
         call.link.send(call.call_id, frames.ERROR, to_wire(error), LAST)
 
     def refuse_waiting(self) -> None:
@@ -251,7 +295,7 @@ class WorkerPool:
         reason = self.state().encode()
         while self._waiting:
             call = self._waiting.popleft()
-            del call.link.calls[call.call_id]
+            _drop(call)
             call.link.send(call.call_id, frames.REFUSED, reason, LAST)
 
     # -- workers come, run late and go ---------------------------------------
@@ -265,7 +309,7 @@ class WorkerPool:
         """Answer what was in it: nobody knows how far its handlers came."""
         worker.ready = False
         self.workers.remove(worker)
-        calls, worker.calls = worker.calls, {}
+        calls, worker.calls, worker.whole = worker.calls, {}, 0
         limit = time.monotonic() - self._kill_after_s
         for call in calls.values():
             if worker.condemned and call.is_late(limit):
@@ -301,6 +345,13 @@ class WorkerPool:
                 self.refuse_waiting()
             self.note_change()
         # What was handed ahead is behind these and waits for them, not they for it.
-        running = list(islice((call for call in worker.calls.values() if call.whole), worker.slots))
+        running = list(islice((call for call in worker.calls.values() if call.whole), worker.places))
         if overdue and all(call.is_late(limit) for call in running):
             self.on_condemned(worker, len(overdue))
+
+
+def _drop(call: Invocation) -> None:
+    """Its caller has its answer."""
+    del call.link.calls[call.call_id]
+    if not call.whole:
+        call.link.uploads -= 1

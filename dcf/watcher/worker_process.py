@@ -72,7 +72,16 @@ class WorkerProcess:
         self.calls: dict[int, Invocation] = {}
         """Handed over and not yet answered, by the watcher's call id; those whose input is whole in the order
         in which it became so, which is the order in which they start."""
+        self.whole = 0
+        """Of `calls`, those whose input is whole (a stream's always is): they run, or wait for a slot."""
         self.slots = 0
+        """Handlers at once."""
+        self.batch = 1
+        """Calls that one run of the handler takes."""
+        self.bidirectional = False
+        """It has a handler for streams of input."""
+        self.streams = False
+        """It has answered with a stream, or will: how long the next call takes is not known from the last."""
         self.mean_handler_s = 0.0
         """Recent mean of one handler run; 0: none measured yet."""
         self.ready = False
@@ -154,6 +163,8 @@ class WorkerProcess:
             "handler_file": settings.handler_file,
             "handler_name": settings.handler_name,
             "slots": slots,
+            "batch_max_size": settings.batch_max_size,
+            "batch_max_wait_s": settings.batch_max_wait_s,
             "max_payload_bytes": settings.max_payload_bytes,
             "debug": settings.debug,
         }
@@ -195,7 +206,12 @@ class WorkerProcess:
                 "is its constructor waiting for something?"
             )
         state = self._state.result()
-        if state.get("state") == "ready" and isinstance(slots := state.get("slots"), int) and slots > 0:
+        slots, batch = state.get("slots"), state.get("batch", 1)
+        if state.get("state") == "ready" and isinstance(slots, int) and slots > 0:
+            if batch != max(1, self._settings.batch_max_size):
+                raise LoadError("the worker takes no batches; leave `batch` out of config.yaml")
+            self.batch = batch
+            self.bidirectional, self.streams = bool(state.get("bidirectional")), bool(state.get("streams"))
             return slots
         self.load_traceback = str(state.get("traceback", ""))
         raise LoadError(str(state.get("cause") or "the worker gave no cause"))
@@ -220,6 +236,27 @@ class WorkerProcess:
     def _on_control(self, batch: list[Frame]) -> None:
         if batch:
             raise ProtocolError("it wrote to its control socket")
+
+    @property
+    def places(self) -> int:
+        """Calls that it can run at once."""
+        return self.slots * self.batch
+
+    def add(self, call: Invocation) -> None:
+        """A call is handed over."""
+        self.calls[call.id] = call
+        self.whole += call.whole
+
+    def note_whole(self, call: Invocation) -> None:
+        """The last of a call's input was sent: it starts after those that were whole before."""
+        self.calls[call.id] = self.calls.pop(call.id)
+        self.whole += 1
+
+    def remove(self, call_id: int) -> Invocation:
+        """A call was answered."""
+        call = self.calls.pop(call_id)
+        self.whole -= call.whole
+        return call
 
     def send_data(self, data: bytes) -> None:
         """Towards the main thread of the worker; what comes in one turn of the loop travels in one write."""

@@ -67,7 +67,7 @@ def test_specs_and_counts_outlive_a_kill_of_everything(up: Start) -> None:
     async def write() -> None:
         async with open_store(facts.store_url) as store:
             assert await store.write_spec(ECHO, expected_revision=0)
-            await store.write_counts("local-0", {("echo", "u1"): 17})
+            await store.write_counts("local-0", {("echo", "u1"): {"invocations": 17}})
 
     asyncio.run(write())
     for pid in first.pids().values():

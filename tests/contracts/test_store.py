@@ -14,6 +14,7 @@ import pytest
 
 from dcf.domain.function import FunctionSpec
 from dcf.domain.names import FunctionName
+from dcf.domain.stats import Totals
 from dcf.domain.status import Endpoint, FunctionStatus, ReplicaStatus
 from dcf.errors import LeaseLostError
 from dcf.store.contract import (
@@ -116,49 +117,63 @@ async def test_of_two_writers_at_once_one_wins(redis_url: str) -> None:
 # counts
 
 
+def n(invocations: int) -> Totals:
+    return {"invocations": invocations}
+
+
 async def test_counts_of_two_slices_stand_side_by_side(store: RedisStore) -> None:
     await store.write_spec(ECHO, expected_revision=0)
 
-    await store.write_counts("gateway-0", {("echo", "u1"): 3})
-    await store.write_counts("gateway-1", {("echo", "u1"): 4})
+    await store.write_counts("gateway-0", {("echo", "u1"): n(3)})
+    await store.write_counts("gateway-1", {("echo", "u1"): n(4)})
 
-    assert await store.read_counts() == {"u1": {"gateway-0": 3, "gateway-1": 4}}
+    assert await store.read_counts() == {"u1": {"gateway-0": n(3), "gateway-1": n(4)}}
 
 
 async def test_a_total_never_falls(store: RedisStore) -> None:
     await store.write_spec(ECHO, expected_revision=0)
-    await store.write_counts("gateway-0", {("echo", "u1"): 10})
+    await store.write_counts("gateway-0", {("echo", "u1"): n(10)})
 
-    await store.write_counts("gateway-0", {("echo", "u1"): 9})
+    await store.write_counts("gateway-0", {("echo", "u1"): n(9)})
 
-    assert await store.read_counts() == {"u1": {"gateway-0": 10}}
+    assert await store.read_counts() == {"u1": {"gateway-0": n(10)}}
+
+
+async def test_each_measure_of_a_slice_has_its_own_total(store: RedisStore) -> None:
+    await store.write_spec(ECHO, expected_revision=0)
+    await store.write_counts("gateway-0", {("echo", "u1"): {"invocations": 5, "queue_wait/le_0.5": 2}})
+
+    await store.write_counts("gateway-0", {("echo", "u1"): {"queue_wait/le_0.5": 3, "batch_size/sum": 9}})
+
+    measures = {"invocations": 5, "queue_wait/le_0.5": 3, "batch_size/sum": 9}
+    assert await store.read_counts() == {"u1": {"gateway-0": measures}}
 
 
 async def test_totals_beyond_32_bits_stay_exact(store: RedisStore) -> None:
     await store.write_spec(ECHO, expected_revision=0)
     total = 2**52 + 1
 
-    await store.write_counts("gateway-0", {("echo", "u1"): total - 1})
-    await store.write_counts("gateway-0", {("echo", "u1"): total})
+    await store.write_counts("gateway-0", {("echo", "u1"): n(total - 1)})
+    await store.write_counts("gateway-0", {("echo", "u1"): n(total)})
 
-    assert await store.read_counts() == {"u1": {"gateway-0": total}}
+    assert await store.read_counts() == {"u1": {"gateway-0": n(total)}}
 
 
 async def test_counts_of_a_function_that_is_gone_or_new_are_dropped(store: RedisStore) -> None:
     await store.write_spec(ECHO, expected_revision=0)
 
-    await store.write_counts("gateway-0", {("echo", "an older uid"): 7, ("other", "u2"): 8, ("echo", "u1"): 1})
+    await store.write_counts("gateway-0", {("echo", "an older uid"): n(7), ("other", "u2"): n(8), ("echo", "u1"): n(1)})
 
-    assert await store.read_counts() == {"u1": {"gateway-0": 1}}
+    assert await store.read_counts() == {"u1": {"gateway-0": n(1)}}
 
 
 async def test_deleting_a_function_takes_all_its_slices(store: RedisStore) -> None:
     await store.write_spec(ECHO, expected_revision=0)
-    await store.write_counts("gateway-0", {("echo", "u1"): 3})
-    await store.write_counts("gateway-1", {("echo", "u1"): 4})
+    await store.write_counts("gateway-0", {("echo", "u1"): n(3)})
+    await store.write_counts("gateway-1", {("echo", "u1"): n(4)})
 
     assert await store.delete_spec("echo")
-    await store.write_counts("gateway-0", {("echo", "u1"): 5})
+    await store.write_counts("gateway-0", {("echo", "u1"): n(5)})
 
     assert await store.read_counts() == {}
     await store.write_spec(ECHO, expected_revision=0)

@@ -11,7 +11,8 @@ from dcf.domain.function import FunctionSpec
 from dcf.domain.names import FunctionName
 from dcf.domain.status import Endpoint, FunctionStatus
 from dcf.errors import FunctionNotFoundError, NoReplicaError, OverloadedError
-from dcf.gateway.call import BodySender, PendingCall
+from dcf.gateway.call import PendingCall
+from dcf.gateway.mesh import BodySender
 from dcf.gateway.router import FunctionEntry, Router, pick
 from dcf.rpc.frames import LAST, PIECE_BYTES, WINDOW_BYTES
 
@@ -23,6 +24,8 @@ class Replica:
     endpoint: Endpoint = field(default_factory=lambda: Endpoint(replica="echo-g1-0", address="unix:/x", generation=1))
     open: bool = True
     outstanding: int = 0
+    uploads: int = 0
+    bidirectional: bool = False
     capacity: int = 1
     concurrency: int = 1
     sent: list[PendingCall] = field(default_factory=list)
@@ -35,6 +38,12 @@ class Replica:
 
     def cancel(self, call: PendingCall) -> None:
         self.cancelled.append(call)
+
+    def grant(self, call: PendingCall, number_bytes: int) -> None:
+        raise AssertionError("no answer was sent")
+
+    def send_input(self, call: PendingCall, piece: bytes, flags: int) -> None:
+        raise AssertionError("all input was in the call")
 
 
 def spec(**fields: object) -> FunctionSpec:

@@ -61,18 +61,18 @@ def test_garbage_gives_nothing_but_protocol_errors(garbage: bytes) -> None:
 
 @given(
     deadline_ms=st.integers(0, 2**32 - 1), invocation_id=st.binary(max_size=255), metadata=st.binary(max_size=300),
-    body=st.binary(max_size=300), last=st.booleans(),
+    body=st.binary(max_size=300), flags=st.integers(0, 7),
 )  # fmt: skip
 def test_open_reads_back_what_was_packed(
-    deadline_ms: int, invocation_id: bytes, metadata: bytes, body: bytes, last: bool
+    deadline_ms: int, invocation_id: bytes, metadata: bytes, body: bytes, flags: int
 ) -> None:
     data = frames.pack_open(
-        7, deadline_ms=deadline_ms, invocation_id=invocation_id, metadata=metadata, body=body, last=last
+        7, deadline_ms=deadline_ms, invocation_id=invocation_id, metadata=metadata, body=body, flags=flags
     )
 
     (frame,) = iter_frames(data)
 
-    assert (frame.call_id, frame.kind, bool(frame.flags & frames.LAST)) == (7, frames.OPEN, last)
+    assert (frame.call_id, frame.kind, frame.flags) == (7, frames.OPEN, flags)
     assert frames.unpack_open(frame.payload) == (deadline_ms, invocation_id, metadata, body)
 
 
@@ -89,7 +89,8 @@ def test_worker_and_dcf_have_the_same_numbers() -> None:
 
     for name in (
         "PROTOCOL", "HELLO", "STATE", "OPEN", "DATA", "REPLY", "ERROR", "REFUSED", "CANCEL", "CREDIT", "SHUTDOWN",
-        "LAST", "MESH_BIT", "PIECE_BYTES", "WINDOW_BYTES", "MAX_FRAME_BYTES", "BYTES", "TEXT", "JSON",
+        "LAST", "STREAM", "END", "CONTENT_SHIFT", "MESH_BIT", "PIECE_BYTES", "WINDOW_BYTES", "STREAM_PIECE_BYTES",
+        "STREAM_WINDOW_BYTES", "FRAME_COST_BYTES", "MAX_FRAME_BYTES", "BYTES", "TEXT", "JSON",
     ):  # fmt: skip
         assert getattr(worker, name) == getattr(frames, name), name
     for name in ("HEADER", "OPEN_PREFIX", "REPLY_PREFIX"):

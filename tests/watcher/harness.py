@@ -129,7 +129,7 @@ class GatewaySide:
             self._rest[call_id] = (rest, 0, WINDOW_BYTES - len(first))
         data = frames.pack_open(
             call_id, deadline_ms=deadline_ms, invocation_id=b"inv-%d" % call_id, metadata=metadata, body=first,
-            last=not rest,
+            flags=0 if rest else LAST,
         )  # fmt: skip
         return data + self._more(call_id, 0)
 

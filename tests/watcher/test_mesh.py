@@ -60,7 +60,7 @@ async def following(gateway: GatewaySide) -> frames.Frame:
 
 
 async def reply(gateway: GatewaySide, call_id: int, body: bytes) -> None:
-    await gateway.write(pack(call_id, REPLY, REPLY_PREFIX.pack(0, 0, 0) + body, LAST))
+    await gateway.write(pack(call_id, REPLY, REPLY_PREFIX.pack(0, 0, 0, 0, 0) + body, LAST))
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ async def test_large_mesh_bodies_travel_as_credit_allows(tmp_path: Path, handler
             while window < 0:
                 window += frames.unpack_credit((await following(gateway)).payload)
             last = LAST if start + PIECE_BYTES >= len(body) else 0
-            kind, head = (frames.DATA, b"") if start else (REPLY, REPLY_PREFIX.pack(0, 0, 0))
+            kind, head = (frames.DATA, b"") if start else (REPLY, REPLY_PREFIX.pack(0, 0, 0, 0, 0))
             await gateway.write(pack(first.call_id, kind, head + piece, last))
         answer = await gateway.answer(outer)
 

@@ -21,7 +21,7 @@ ECHO = """
         return req.input
 """
 GOOD_HELLO = pack_json(0, HELLO, {"protocol": frames.PROTOCOL})
-OPENED = pack_open(1, deadline_ms=0, invocation_id=b"", metadata=b"", body=b"", last=False)
+OPENED = pack_open(1, deadline_ms=0, invocation_id=b"", metadata=b"", body=b"", flags=0)
 
 MALFORMED = {
     "nothing": b"",
@@ -126,8 +126,8 @@ while True:
     call_id, kind, flags, payload = frame()
     word = payload[9 + payload[4] + struct.unpack("!I", payload[5:9])[0]:].decode()
     exec({
-        "fine": "send(call_id, 5, b'\\\\0' * 9 + b'fine', 1)",
-        "last words": "send(call_id, 5, b'\\\\0' * 9 + b'fine', 1); import os; os._exit(3)",
+        "fine": "send(call_id, 5, b'\\\\0' * 15 + b'fine', 1)",
+        "last words": "send(call_id, 5, b'\\\\0' * 15 + b'fine', 1); import os; os._exit(3)",
         "short reply": "send(call_id, 5, b'', 1)",
         "unknown kind": "send(call_id, 99)",
         "huge": "data.sendall(struct.pack('!IIBB', 2**31, call_id, 5, 0))",
@@ -137,7 +137,7 @@ while True:
         "mesh with odd parent": "send(1 << 31, 3, struct.pack('!IBI', 0, 0, 13) + b'{\\"parent\\":[]}')",
         "mesh kind": "send(1 << 31, 1)",
         "on control": "send(call_id, 5, b'', sock=control)",
-        "other call": "send(call_id + 7, 5, b'\\\\0' * 9, 1); send(call_id, 5, b'\\\\0' * 9 + b'fine', 1)",
+        "other call": "send(call_id + 7, 5, b'\\\\0' * 15, 1); send(call_id, 5, b'\\\\0' * 15 + b'fine', 1)",
     }[word])
 """
 

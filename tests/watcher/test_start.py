@@ -25,7 +25,10 @@ FAILURES = {
     "os_exit": ("import os\nos._exit(5)", "dcf: the worker exited with status 5 while the handler was loaded"),
     "crash": ("import os\nos.abort()", "dcf: the worker was ended by SIGABRT while the handler was loaded"),
     "missing_class": ("class Handle:\n    pass", "dcf: handler.py has no Handler; it has: Handle"),
-    "no_call": ("class Handler:\n    pass", "dcf: class Handler in handler.py has no __call__(self, req)"),
+    "no_call": (
+        "class Handler:\n    pass",
+        "dcf: class Handler in handler.py has neither __call__(self, req) nor stream(self, requests)",
+    ),
     "not_callable": ("Handler = 3", "dcf: Handler in handler.py is neither a class nor a function"),
 }
 

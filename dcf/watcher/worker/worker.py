@@ -7,9 +7,10 @@ Data socket     calls come in, answers go out; read by the main thread.
 Control socket  what must arrive while a handler runs: cancels, credit,
                 answers of mesh calls, shutdown; read by a thread.
 
-A sync handler with one slot runs in the main thread; with several, in as
-many threads; an async handler in an event loop in the main thread. Never more
-than `slots` at once, in the order in which the calls' input was whole.
+A sync handler with one slot runs in the main thread; with several, and where
+it takes streams or batches, in as many threads; an async handler in an event
+loop in the main thread. Never more than `slots` at once, in the order in which
+the calls' input was whole.
 """
 
 import asyncio
@@ -38,23 +39,32 @@ except ImportError:  # Python 3.6
 PROTOCOL = 1
 HEADER = struct.Struct("!IIBB")
 OPEN_PREFIX = struct.Struct("!IBI")
-REPLY_PREFIX = struct.Struct("!IBI")
+REPLY_PREFIX = struct.Struct("!IIHBI")
 HELLO, STATE, OPEN, DATA, REPLY, ERROR, REFUSED, CANCEL, CREDIT, SHUTDOWN = range(1, 11)
-LAST = 1
+LAST, STREAM, END = 1, 2, 4
+CONTENT_SHIFT = 3
 MESH_BIT = 0x80000000
 PIECE_BYTES = 256 * 1024
 WINDOW_BYTES = 1024 * 1024
+STREAM_PIECE_BYTES = STREAM_WINDOW_BYTES = 64 * 1024
+FRAME_COST_BYTES = 64
 MAX_FRAME_BYTES = 8 * 1024 * 1024
 BYTES, TEXT, JSON = range(3)
 READ_BYTES = 64 * 1024  # more, and every read has malloc map and unmap memory: twice the cost of a small call
 ASYNC_SLOTS = 100
-FLUSH_S = 0.002  # an answer waits at most this for the rest of its batch
+FLUSH_S = 0.002  # an answer waits at most this for the rest of its batch, a chunk for the next one
+FLUSH_BYTES = 64 * 1024  # so much is written at once
+TURN_S = 0.001  # an async generator that never waits lets the others run this often
 LEAVE_S = 1.5  # for the handler's own atexit functions
 BUG = 70  # exit status
 
 
 class InvalidInputError(Exception):
     """Raise it in a handler: the caller sees 400 INVALID_ARGUMENT and this text."""
+
+
+class ClientGoneError(Exception):
+    """Raised inside sync code that waits for input which will never come: nobody waits for the answer any more."""
 
 
 class MeshError(Exception):
@@ -145,7 +155,10 @@ class Request:
 class Call:
     """One invocation, from its OPEN frame to its last answer frame."""
 
-    __slots__ = ("id", "invocation_id", "metadata", "deadline", "pieces", "started", "cancelled", "credit", "task")
+    __slots__ = (
+        "id", "invocation_id", "metadata", "deadline", "pieces", "started", "cancelled", "credit", "task",
+        "streaming", "inputs", "ended", "size", "owed", "waiter", "whole_at", "batch",
+    )  # fmt: skip
 
     def __init__(self, call_id, payload):
         deadline_ms, id_length, metadata_length = OPEN_PREFIX.unpack_from(payload)
@@ -160,6 +173,69 @@ class Call:
         self.cancelled = False
         self.credit = WINDOW_BYTES
         self.task = None
+        self.streaming = False  # its answer is a stream, which has begun
+        self.inputs = None  # of a stream: (message, its credit) that the handler has not taken
+        self.ended = False  # no more input comes
+        self.size = 0  # of the message that is still coming
+        self.owed = 0  # credit for what was taken, not yet given
+        self.waiter = None  # future of an async handler that waits for input or credit
+        self.whole_at = 0.0
+        self.batch = None
+
+    def wake(self):
+        """Let an async handler look again. Called in the event loop, or with call_soon_threadsafe."""
+        waiter = self.waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+
+class Inputs:
+    """What `stream(self, requests)` gets: an iterator of Request, an async one for async code."""
+
+    def __init__(self, worker, call):
+        self.info = worker.info
+        self._worker = worker
+        self._call = call
+        self._head = Request(b"", worker.info, call)
+
+    metadata = property(lambda self: self._head.metadata, doc="As `Request.metadata`, of the stream as a whole.")
+    invocation_id = property(lambda self: self._head.invocation_id, doc="As `Request.invocation_id`.")
+    cancelled = property(lambda self: self._head.cancelled, doc="As `Request.cancelled`.")
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        worker, call = self._worker, self._call
+        with worker.lock:
+            while not call.inputs and not call.ended and not call.cancelled:
+                worker.flush()
+                worker.credited.wait()
+            return self._take(StopIteration)
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        worker, call = self._worker, self._call
+        while not call.inputs and not call.ended and not call.cancelled:
+            call.waiter = worker.loop.create_future()
+            await call.waiter
+        with worker.lock:
+            return self._take(StopAsyncIteration)
+
+    def _take(self, stop):
+        """The next message; its sender may then send as much more. The lock is held."""
+        call = self._call
+        if call.cancelled:
+            raise ClientGoneError("nobody waits for the answer any more")
+        if not call.inputs:
+            raise stop
+        body, cost = call.inputs.popleft()
+        call.owed += cost
+        if not call.ended and (not call.inputs or call.owed >= STREAM_WINDOW_BYTES // 4):
+            self._worker.give_credit(call)
+        return Request(body, self.info, call)
 
 
 class MeshCall:
@@ -196,10 +272,16 @@ def error_frame(call_id, code, message, text=""):
     return json_frame(call_id, ERROR, body, LAST)
 
 
-def pieces_of(body):
-    """(piece, flags) for each piece of a body; an empty body is one empty piece."""
-    for start in range(0, max(len(body), 1), PIECE_BYTES):
-        yield body[start : start + PIECE_BYTES], LAST if start + PIECE_BYTES >= len(body) else 0
+def pieces_of(body, size=PIECE_BYTES, last=LAST):
+    """(piece, flags) for each piece of a body, `last` for the last; an empty body is one empty piece."""
+    for start in range(0, max(len(body), 1), size):
+        yield body[start : start + size], last if start + size >= len(body) else 0
+
+
+def is_stream(result):
+    """Whether a handler's result is a generator, or another iterator: its items are the answer."""
+    kind = type(result)
+    return hasattr(kind, "__next__") or hasattr(kind, "__anext__")
 
 
 class Frames:
@@ -265,9 +347,14 @@ class Worker:
         self.early_cancels = set()
         self.mesh_calls = {}
         self.mesh_count = 0
+        self.out_bytes = 0
         self.loop = None
         self.run = None  # what to do with a call whose input is whole
-        self.batching = threading.Event()
+        self.held = threading.Event()  # something is kept back for a moment
+        self.flushed_at = self.turned_at = 0.0
+        self.flush_asked = False
+        self.line = collections.deque()  # calls that wait for a batch
+        self.arrived = threading.Condition(self.lock)
         self.current = contextvars.ContextVar("dcf_call") if contextvars else None
         self.local = threading.local()
 
@@ -290,14 +377,22 @@ class Worker:
         if self.out:
             data = self.out[0] if len(self.out) == 1 else b"".join(self.out)
             del self.out[:]
+            self.out_bytes = 0
             try:
                 self.data.sendall(data)
             except OSError:
                 os._exit(0)  # the watcher is gone, and with it everybody who wanted an answer
 
     def flush_now(self):
+        self.flush_asked = False
         with self.lock:
             self.flush()
+
+    def flush_soon(self):
+        """At the end of this turn of the event loop, with all that comes in it."""
+        if not self.flush_asked:
+            self.flush_asked = True
+            self.loop.call_soon(self.flush_now)
 
     # -- a call comes in ---------------------------------------------------
 
@@ -312,11 +407,16 @@ class Worker:
                     self.early_cancels.discard(call_id)
                     self.give_up(call)
                     return
-            if flags & LAST:
+            if flags & STREAM:
+                self.open_inputs(call)
+            elif flags & LAST:
                 self.run(call)
         elif kind == DATA:
             call = self.calls.get(call_id)
             if call is None:
+                return
+            if call.inputs is not None:
+                self.on_input(call, flags, payload)
                 return
             call.pieces.append(payload)
             if flags & LAST:
@@ -324,9 +424,56 @@ class Worker:
             else:
                 self.send(frame(call_id, CREDIT, len(payload).to_bytes(4, "big")))
 
+    def open_inputs(self, call):
+        """A call whose input is a stream runs at once."""
+        if self.stream_handler is None:
+            text = "the handler takes one input a call: it has no stream(self, requests)"
+            with self.lock:
+                self.finish(call, error_frame(call.id, "invalid_input", text))
+                self.flush()
+            return
+        call.inputs, call.pieces, call.owed = collections.deque(), [], STREAM_WINDOW_BYTES
+        with self.lock:
+            self.give_credit(call)  # the first: it is here now, and will not be sent elsewhere
+        self.run(call)
+
+    def on_input(self, call, flags, payload):
+        """A piece of a message. What is not the end of one is credited at once: the handler cannot take it yet."""
+        cost = len(payload) + FRAME_COST_BYTES
+        with self.lock:
+            if flags & END or payload:
+                call.size += len(payload)
+                call.pieces.append(payload)
+            if call.size > self.max_payload:
+                text = "a message of more than %d bytes (max_payload)" % self.max_payload
+                self.finish(call, error_frame(call.id, "payload_too_large", text))
+                self.flush()
+                call.cancelled = True
+            elif flags & END:
+                call.inputs.append((b"".join(call.pieces), cost))
+                call.pieces, call.size = [], 0
+            elif not flags & LAST:
+                call.owed += cost
+                self.give_credit(call)
+            if flags & LAST:
+                call.ended = True
+            self.credited.notify_all()
+        call.wake()
+
+    def give_credit(self, call):
+        """The lock is held."""
+        self.out.append(frame(call.id, CREDIT, call.owed.to_bytes(4, "big")))
+        call.owed = 0
+        self.flush()
+
     def give_up(self, call):
         """Answer a call that was cancelled before it started. The lock is held."""
         del self.calls[call.id]
+        if self.line:
+            try:
+                self.line.remove(call)
+            except ValueError:
+                pass
         self.out.append(error_frame(call.id, "client_gone", "cancelled before the handler started"))
         self.flush()
 
@@ -336,25 +483,49 @@ class Worker:
             if call.id not in self.calls:
                 return None
             call.started = True
-        body = call.pieces[0] if len(call.pieces) == 1 else b"".join(call.pieces)
-        call.pieces = None
+        self.enter(call)
+        if call.inputs is not None:
+            return Inputs(self, call)
+        request = self.request_of(call)
+        if self.handler is None:  # it has nothing but stream(): one input is a short stream
+            call.inputs, call.ended = collections.deque([(request.input, 0)]), True
+            return Inputs(self, call)
+        return request
+
+    def enter(self, call):
+        """What runs now, runs for this call: its mesh calls name it."""
         self.local.call = call
         if self.current is not None:
             self.current.set(call)
+
+    def request_of(self, call):
+        body = call.pieces[0] if len(call.pieces) == 1 else b"".join(call.pieces)
+        call.pieces = None
         return Request(body, self.info, call)
+
+    def call_handler(self, call, argument):
+        return self.handler(argument) if call.inputs is None else self.stream_handler(argument)
 
     # -- and its answer goes out -------------------------------------------
 
-    def answer(self, call, result, began):
+    def answer(self, call, result, began, batch=0):
         """(head of the REPLY frame, body) of what a handler returned. Raises TypeError or ValueError."""
-        handler_us = min(int((time.perf_counter() - began) * 1e6), 0xFFFFFFFF)
+        handler_us = micros(time.perf_counter() - began)
         kind, head, body = encode_result(result)
+        self.check_size(body)
+        if len(body) > PIECE_BYTES:
+            head = json.dumps(dict(json.loads(head.decode("utf-8") or "{}"), length=len(body))).encode("utf-8")
+        wait_us = micros(began - call.whole_at) if call.batch else 0
+        return REPLY_PREFIX.pack(handler_us, wait_us, batch, kind, len(head)) + head, body
+
+    def check_size(self, body):
         if len(body) > self.max_payload:
             raise ValueError("the handler returned %d bytes; max_payload allows %d" % (len(body), self.max_payload))
-        return REPLY_PREFIX.pack(handler_us, kind, len(head)) + head, body
 
     def failure(self, call, error):
         """The ERROR frame of what a handler raised; its traceback goes to the function's log."""
+        if call.cancelled and isinstance(error, (ClientGoneError, GeneratorExit, asyncio.CancelledError)):
+            return error_frame(call.id, "client_gone", "cancelled while the handler ran")
         if isinstance(error, InvalidInputError):
             return error_frame(
                 call.id, "invalid_input", describe(error, named=False) or "the handler refused the input"
@@ -401,7 +572,12 @@ class Worker:
             return
         began = time.perf_counter()
         try:
-            head, body = self.answer(call, self.handler(request), began)
+            result = self.call_handler(call, request)
+            if is_stream(result):
+                self.run_stream(call, result, began)
+                self.local.call = None
+                return
+            head, body = self.answer(call, result, began)
         except BaseException as error:
             head, body = None, self.failure(call, error)
         self.local.call = None
@@ -421,13 +597,15 @@ class Worker:
             return
         began = time.perf_counter()
         try:
-            head, body = self.answer(call, await self.handler(request), began)
+            result = self.call_handler(call, request)
+            if inspect.isawaitable(result):
+                result = await result
+            if is_stream(result):
+                await self.run_stream_async(call, result, began)
+                return
+            head, body = self.answer(call, result, began)
         except BaseException as error:
-            head = None
-            if call.cancelled and isinstance(error, asyncio.CancelledError):
-                body = error_frame(call.id, "client_gone", "cancelled while the handler ran")
-            else:
-                body = self.failure(call, error)
+            head, body = None, self.failure(call, error)
         if head is not None and len(body) > PIECE_BYTES:
             # A thread waits for the credit. It must run even where we are cancelled: it says so to the caller.
             await asyncio.shield(self.loop.run_in_executor(self.senders, self.send_big, call, head, body))
@@ -435,33 +613,277 @@ class Worker:
         data = body if head is None else frame(call.id, REPLY, head + body, LAST)
         with self.lock:
             self.finish(call, data)
-            if len(self.out) == 1:
-                self.loop.call_soon(self.flush_now)
+        self.flush_soon()
+
+    # -- an answer that is a stream ----------------------------------------
+
+    def run_stream(self, call, outputs, began):
+        """Send what a generator yields, as fast as its reader takes it; close it where nobody does."""
+        error = None
+        try:
+            if not hasattr(outputs, "__next__"):
+                raise TypeError("the handler returned an async generator; make it `async def`")
+            for item in outputs:
+                if not self.send_message(call, item, began):
+                    break
+        except BaseException as raised:
+            error = raised
+        error = close_quietly(outputs) or error
+        self.end_stream(call, error)
+        self.flush_now()
+
+    async def run_stream_async(self, call, outputs, began):
+        """The same for an async handler."""
+        error = None
+        try:
+            if hasattr(outputs, "__anext__"):
+                async for item in outputs:
+                    await self.send_message_async(call, item, began)
+            else:
+                for item in outputs:
+                    await self.send_message_async(call, item, began)
+        except BaseException as raised:
+            error = raised
+        try:
+            if hasattr(outputs, "aclose"):
+                await outputs.aclose()
+            else:
+                error = close_quietly(outputs) or error
+        except BaseException as raised:
+            error = raised
+        self.end_stream(call, error)
+        self.flush_soon()
+
+    def send_message(self, call, item, began):
+        """One chunk of a stream. False: nobody waits for it."""
+        kind, head, body = encode_result(item)
+        self.check_size(body)
+        for piece, flags in pieces_of(body, STREAM_PIECE_BYTES, END):
+            with self.lock:
+                while call.credit <= 0 and call.streaming and not call.cancelled:
+                    self.flush()
+                    self.credited.wait()
+                if call.cancelled:
+                    return False
+                self.put_piece(call, kind, head, piece, flags, began)
+        return True
+
+    async def send_message_async(self, call, item, began):
+        """The same; the loop goes on while it waits for credit."""
+        kind, head, body = encode_result(item)
+        self.check_size(body)
+        for piece, flags in pieces_of(body, STREAM_PIECE_BYTES, END):
+            while call.credit <= 0 and call.streaming and not call.cancelled:
+                self.flush_now()
+                call.waiter = self.loop.create_future()
+                if call.credit > 0:  # it came between the two lines, from the control thread
+                    break
+                await call.waiter
+            if call.cancelled:
+                raise ClientGoneError("nobody waits for the answer any more")
+            with self.lock:
+                self.put_piece(call, kind, head, piece, flags, began)
+        now = time.perf_counter()
+        if now - self.turned_at > TURN_S:  # a generator that never waits shall not stop the others
+            self.turned_at = now
+            await asyncio.sleep(0)
+
+    def put_piece(self, call, kind, head, piece, flags, began):
+        """A slow generator's chunks leave at once, a fast one's together. The lock is held."""
+        now = time.perf_counter()
+        if not call.streaming:
+            call.streaming = True
+            call.credit -= WINDOW_BYTES - STREAM_WINDOW_BYTES
+            call.deadline = None  # it was for the first chunk; now the gateway looks that it does not stand still
+            prefix = REPLY_PREFIX.pack(micros(now - began), 0, 0, kind, len(head))
+            self.out.append(frame(call.id, REPLY, prefix + head, STREAM))
+        call.credit -= len(piece) + FRAME_COST_BYTES
+        self.out.append(frame(call.id, DATA, piece, flags | kind << CONTENT_SHIFT))
+        self.out_bytes += len(piece) + FRAME_COST_BYTES
+        if now - self.flushed_at > FLUSH_S or self.out_bytes > FLUSH_BYTES:
+            self.flushed_at = now
+            self.flush()
+        elif not self.held.is_set():
+            self.held.set()
+
+    def end_stream(self, call, error):
+        """The last frame of a stream."""
+        if error is not None:
+            data = self.failure(call, error)
+        elif call.cancelled:
+            data = error_frame(call.id, "client_gone", "cancelled while the answer was sent")
+        elif call.streaming:
+            data = frame(call.id, DATA, b"", LAST)
+        else:
+            data = frame(call.id, REPLY, REPLY_PREFIX.pack(0, 0, 0, TEXT, 0), STREAM | LAST)
+        with self.lock:
+            if call.id in self.calls:  # not where a message was too large
+                self.finish(call, data)
+
+    # -- batches -----------------------------------------------------------
+
+    def run_batch(self, batch, began, results, error):
+        """Answer each call of a batch with its own result. Returns the answers that are too big for one frame."""
+        big, data = [], []
+        size = len(batch)  # one of its answers says it
+        if error is None and (not isinstance(results, (list, tuple)) or len(results) != len(batch)):
+            got = "%d results" % len(results) if isinstance(results, (list, tuple)) else type(results).__name__
+            error = TypeError(
+                "the handler returned %s for a batch of %d requests; expected a list as long" % (got, len(batch))
+            )
+        for number, call in enumerate(batch):
+            failed = error if error is not None else results[number]
+            if isinstance(failed, BaseException):
+                data.append((call, self.failure(call, failed)))
+                continue
+            try:
+                head, body = self.answer(call, results[number], began, size)
+            except BaseException as raised:
+                data.append((call, self.failure(call, raised)))
+                continue
+            size = 0
+            if len(body) > PIECE_BYTES:
+                big.append((call, head, body))
+            else:
+                data.append((call, frame(call.id, REPLY, head + body, LAST)))
+        with self.lock:
+            for call, answer in data:
+                self.finish(call, answer)
+            self.flush()
+        for item in big:  # they wait for their readers; the next batch does not
+            self.senders.submit(self.send_big, *item)
+
+    def take_batch(self, max_size):
+        """Calls from the front of the line, which now have started. The lock is held."""
+        batch = [self.line.popleft() for _ in range(min(max_size, len(self.line)))]
+        for call in batch:
+            call.started = True
+            call.batch = batch
+        return batch
+
+    def serve_batches(self, slots, max_size, max_wait_s):
+        """As many threads as slots; each takes what has come, up to max_size, at most max_wait_s after the first."""
+
+        def gather():
+            with self.lock:
+                while True:
+                    while not self.line:
+                        self.arrived.wait()
+                    end = self.line[0].whole_at + max_wait_s
+                    while self.line and len(self.line) < max_size:
+                        left_s = end - time.perf_counter()
+                        if left_s <= 0:
+                            break
+                        self.arrived.wait(left_s)
+                    if self.line:  # not all of them were cancelled
+                        return self.take_batch(max_size)
+
+        def work():
+            while True:
+                batch = gather()
+                began = time.perf_counter()
+                results = failed = None
+                try:
+                    self.enter(batch[0])
+                    results = self.handler([self.request_of(call) for call in batch])
+                except BaseException as error:
+                    failed = error
+                self.local.call = None
+                self.run_batch(batch, began, results, failed)
+
+        def run(call):
+            call.whole_at = time.perf_counter()
+            self.line.append(call)
+
+        self.start_threads(slots, work)
+        self.run = run
+        while True:
+            frames = self.receive()
+            for item in frames:
+                self.on_frame(*item)
+            with self.lock:  # all that one read brought is there when a batch is cut
+                self.arrived.notify_all()
+
+    def serve_batches_async(self, slots, max_size, max_wait_s):
+        """The same in an event loop: a task for each of at most `slots` batches."""
+        running = set()
+        timer = [None]
+
+        def start_next():
+            while self.line and len(running) < slots:
+                left_s = self.line[0].whole_at + max_wait_s - time.perf_counter()
+                if len(self.line) < max_size and left_s > 0:
+                    if timer[0] is None:
+                        timer[0] = self.loop.call_later(left_s, on_time)
+                    return
+                with self.lock:
+                    batch = self.take_batch(max_size)
+                task = self.loop.create_task(self.run_batch_async(batch))
+                for call in batch:
+                    call.task = task
+                running.add(task)
+                task.add_done_callback(on_done)
+
+        def on_time():
+            timer[0] = None
+            start_next()
+
+        def on_done(task):
+            running.discard(task)
+            if not task.cancelled() and task.exception() is not None:
+                ended_by_bugs(task.result)
+            start_next()
+
+        def run(call):
+            call.whole_at = time.perf_counter()
+            self.line.append(call)
+
+        self.run = run
+        self.serve_loop(slots * max_size, start_next)
+
+    async def run_batch_async(self, batch):
+        began = time.perf_counter()
+        results = failed = None
+        try:
+            self.enter(batch[0])
+            results = await self.handler([self.request_of(call) for call in batch])
+        except BaseException as error:
+            failed = error
+        self.run_batch(batch, began, results, failed)
 
     # -- three ways to run -------------------------------------------------
 
     def serve_inline(self):
         """One slot: the main thread runs the handler between two reads."""
-        threading.Thread(target=self.serve_flusher, name="dcf-flusher", daemon=True).start()
-        batching = self.batching
-        self.run = lambda call: self.run_sync(call, batching.is_set())
+        several = [False]
+        self.run = lambda call: self.run_sync(call, several[0])
         while True:
             frames = self.receive()
             if len(frames) > 1:
-                batching.set()
+                several[0] = True
+                self.held.set()
                 for item in frames:
                     self.on_frame(*item)
-                batching.clear()
+                    if not self.held.is_set():  # the flusher has cleared it
+                        self.held.set()
+                several[0] = False
+                self.held.clear()
                 self.flush_now()
             elif frames:
                 self.on_frame(*frames[0])
 
     def serve_flusher(self):
-        """An answer must not wait for a slow neighbour that came in the same read."""
+        """What is kept back for its neighbours waits no longer than FLUSH_S."""
         while True:
-            self.batching.wait()
+            self.held.wait()
             time.sleep(FLUSH_S)
+            self.held.clear()
             self.flush_now()
+
+    def start_threads(self, count, work):
+        for number in range(count):
+            thread = threading.Thread(target=ended_by_bugs, args=(work,), name="handler-%d" % number, daemon=True)
+            thread.start()
 
     def serve_threads(self, slots):
         """Several slots: as many threads take calls from one line."""
@@ -471,9 +893,7 @@ class Worker:
             while True:
                 self.run_sync(line.get())
 
-        for number in range(slots):
-            thread = threading.Thread(target=ended_by_bugs, args=(take,), name="handler-%d" % number, daemon=True)
-            thread.start()
+        self.start_threads(slots, take)
         self.run = line.put
         while True:
             for item in self.receive():
@@ -481,16 +901,13 @@ class Worker:
 
     def serve_async(self, slots):
         """An event loop: a task for each of at most `slots` calls."""
-        self.loop = loop = asyncio.new_event_loop()
-        asyncio.set_event_loop(loop)
-        self.senders = concurrent.futures.ThreadPoolExecutor(slots)
         line, running = collections.deque(), set()
 
         def start_next():
             while line and len(running) < slots:
                 call = line.popleft()
                 if call.id in self.calls:
-                    task = loop.create_task(self.run_async(call))
+                    task = self.loop.create_task(self.run_async(call))
                     running.add(task)
                     call.task = task
                     task.add_done_callback(on_done)
@@ -505,11 +922,20 @@ class Worker:
             line.append(call)
             start_next()
 
+        self.run = run
+        self.serve_loop(slots)
+
+    def serve_loop(self, senders, after_read=lambda: None):
+        """Read the data socket in an event loop."""
+        self.loop = loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+        self.senders = concurrent.futures.ThreadPoolExecutor(senders)
+
         def on_readable():
             for item in self.receive():
                 self.on_frame(*item)
+            after_read()
 
-        self.run = run
         loop.add_reader(self.data.fileno(), ended_by_bugs, on_readable)
         loop.run_forever()
 
@@ -534,9 +960,12 @@ class Worker:
         elif kind == CREDIT:
             with self.lock:
                 call = self.calls.get(call_id)
-                if call is not None:
-                    call.credit += int.from_bytes(payload, "big")
-                    self.credited.notify_all()
+                if call is None:
+                    return
+                call.credit += int.from_bytes(payload, "big")
+                self.credited.notify_all()
+            if call.waiter is not None:
+                self.loop.call_soon_threadsafe(call.wake)
 
     def on_cancel(self, call_id):
         orphans = []
@@ -551,14 +980,16 @@ class Worker:
             if not call.started:
                 self.give_up(call)
             self.credited.notify_all()
+            # A batch goes on for those that still wait.
+            task = call.task if call.batch is None or all(one.cancelled for one in call.batch) else None
             if call.task is None:
                 # Sync code that waits for a mesh call shall not wait any longer.
                 orphans = [mesh for mesh in self.mesh_calls.values() if mesh.parent is call]
         for mesh in orphans:
             self.end_mesh(mesh, MeshError("client_gone", "the call that this mesh call was made for was cancelled"))
             mesh.done()
-        if call.task is not None:
-            self.loop.call_soon_threadsafe(call.task.cancel)
+        if task is not None:
+            self.loop.call_soon_threadsafe(task.cancel)
 
     # -- mesh --------------------------------------------------------------
 
@@ -576,7 +1007,7 @@ class Worker:
                 mesh.error = MeshError(body.get("code", "internal"), body.get("message", ""))
             else:
                 if kind == REPLY:
-                    payload = payload[REPLY_PREFIX.size + REPLY_PREFIX.unpack_from(payload)[2] :]
+                    payload = payload[REPLY_PREFIX.size + REPLY_PREFIX.unpack_from(payload)[-1] :]
                 mesh.pieces.append(payload)
                 if not flags & LAST:
                     self.out.append(frame(call_id, CREDIT, len(payload).to_bytes(4, "big")))
@@ -684,6 +1115,7 @@ class Worker:
             except Exception:  # noqa: S110 - a DCF that does not run in this Python is none
                 pass
         dcf.Reply, dcf.Request, dcf.InvalidInputError, dcf.mesh = Reply, Request, InvalidInputError, mesh
+        dcf.ClientGoneError = ClientGoneError
         sys.modules["dcf"] = dcf
 
     def start(self):
@@ -705,21 +1137,46 @@ class Worker:
                 del sys.path[0]  # this file's own folder is nobody's business
             sys.path.insert(0, settings["source"])
             self.install_modules()
-            self.handler, is_async = load_handler(
-                settings["source"], settings["handler_file"], settings["handler_name"]
-            )
+            loaded = load_handler(settings["source"], settings["handler_file"], settings["handler_name"])
+            batch = settings.get("batch_max_size") or 0
+            if batch:
+                loaded.check_batch()
         except BaseException as error:
             cause, text = explain_load(error)
             self.send(json_frame(0, STATE, {"state": "failed", "cause": cause, "traceback": text}))
             leave(1)
-        slots = settings["slots"] or (ASYNC_SLOTS if is_async else 1)
-        self.send(json_frame(0, STATE, {"state": "ready", "async": is_async, "slots": slots}))
-        if is_async:
+        self.handler, self.stream_handler = loaded.call, loaded.stream
+        slots = settings["slots"] or (ASYNC_SLOTS if loaded.is_async and not batch else 1)
+        state = {"state": "ready", "async": loaded.is_async, "slots": slots, "batch": batch or 1}
+        state["streams"], state["bidirectional"] = loaded.streams, loaded.stream is not None
+        threading.Thread(target=self.serve_flusher, name="dcf-flusher", daemon=True).start()
+        self.send(json_frame(0, STATE, state))
+        if batch:
+            serve = self.serve_batches_async if loaded.is_async else self.serve_batches
+            if not loaded.is_async:
+                self.senders = concurrent.futures.ThreadPoolExecutor(slots * batch)
+            serve(slots, batch, settings.get("batch_max_wait_s") or 0.0)
+        elif loaded.is_async:
             self.serve_async(slots)
-        elif slots > 1:
+        elif slots > 1 or loaded.stream is not None:
             self.serve_threads(slots)
         else:
             self.serve_inline()
+
+
+def micros(seconds):
+    """As it travels."""
+    return max(0, min(int(seconds * 1e6), 0xFFFFFFFF))
+
+
+def close_quietly(outputs):
+    """Close a generator, so that its `finally` runs; what it raised then."""
+    try:
+        if hasattr(outputs, "close"):
+            outputs.close()
+    except BaseException as error:
+        return error
+    return None
 
 
 def leave(status):
@@ -791,15 +1248,51 @@ def load_handler(source, file_name, name):
     if not hasattr(module, name):
         there = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise HandlerMissing("%s has no %s; it has: %s" % (file_name, name, ", ".join(sorted(there)) or "nothing"))
-    handler = getattr(module, name)
+    handler, stream = getattr(module, name), None
     if inspect.isclass(handler):
+        # Of the class, for an object may keep anything under that name: a CUDA stream, say.
+        stream = getattr(handler, "stream", None)
         handler = handler()
-        if not callable(handler):
-            raise HandlerMissing("class %s in %s has no __call__(self, req)" % (name, file_name))
+        stream = handler.stream if callable(stream) and takes_one(handler.stream) else None
+        if not callable(handler) and stream is None:
+            raise HandlerMissing(
+                "class %s in %s has neither __call__(self, req) nor stream(self, requests)" % (name, file_name)
+            )
     elif not callable(handler):
         raise HandlerMissing("%s in %s is neither a class nor a function" % (name, file_name))
-    target = handler if inspect.isroutine(handler) else type(handler).__call__
-    return handler, inspect.iscoroutinefunction(target)
+    return Loaded(handler if callable(handler) else None, stream)
+
+
+def takes_one(function):
+    """Whether it can be called with one argument."""
+    try:
+        inspect.signature(function).bind(None)
+    except TypeError:
+        return False
+    except ValueError:  # it does not say
+        pass
+    return True
+
+
+class Loaded:
+    """The user's handler and what kind of one it is."""
+
+    def __init__(self, call, stream):
+        self.call = call
+        self.stream = stream
+        targets = [one if inspect.isroutine(one) else type(one).__call__ for one in (call, stream) if one is not None]
+        kinds = {inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one) for one in targets}
+        if len(kinds) > 1:
+            raise HandlerMissing("__call__ and stream must both be async, or neither")
+        self.is_async = kinds.pop()
+        self.streams = stream is not None or any(
+            inspect.isgeneratorfunction(one) or inspect.isasyncgenfunction(one) for one in targets
+        )
+
+    def check_batch(self):
+        """Raise HandlerMissing where it cannot take batches."""
+        if self.call is None or self.streams:
+            raise HandlerMissing("a handler that streams cannot be batched: take `batch` out of its config.yaml")
 
 
 def explain_load(error):

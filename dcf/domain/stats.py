@@ -1,0 +1,110 @@
+"""What gateways count of each function, as running totals by measure.
+
+`invocations`, and two histograms: `queue_wait` (seconds a call waited before
+its handler) and `batch_size`. A histogram's measures are `<name>/le_<bound>`,
+not cumulative, and `<name>/sum`. Totals only grow, so slices of several
+gateways, and of one that was restarted, add up.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+Totals = Mapping[str, int]
+"""Measure -> running total."""
+
+INVOCATIONS = "invocations"
+QUEUE_WAIT_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, math.inf)
+"""Prometheus' own bounds, from a gateway's turnaround to the default timeout."""
+BATCH_SIZE = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, math.inf)
+
+
+class Histogram:
+    """Counts by bucket, and their sum."""
+
+    __slots__ = ("_scale", "bounds", "counts", "name", "total")
+
+    def __init__(self, name: str, bounds: tuple[float, ...], *, scale: int = 1) -> None:
+        """`scale`: the sum is stored as a whole number of 1/scale."""
+        self.name = name
+        self.bounds = bounds
+        self.counts = [0] * len(bounds)
+        self.total = 0.0
+        self._scale = scale
+
+    def observe(self, value: float) -> None:
+        """One more, >= 0."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    @property
+    def count(self) -> int:
+        """How many."""
+        return sum(self.counts)
+
+    @property
+    def mean(self) -> float:
+        """0 where there is none."""
+        return self.total / count if (count := self.count) else 0.0
+
+    def quantile(self, share: float) -> float:
+        """Upper bound of the bucket in which that share of them ends; 0 where there is none."""
+        left = share * self.count
+        for bound, count in zip(self.bounds, self.counts, strict=True):
+            left -= count
+            if left <= 0:
+                return bound if count else 0.0
+        return 0.0
+
+    def totals(self) -> dict[str, int]:
+        """Its measures, without empty buckets."""
+        measures = {f"{self.name}/le_{bound:g}": n for bound, n in zip(self.bounds, self.counts, strict=True) if n}
+        return measures | {f"{self.name}/sum": round(self.total * self._scale)} if measures else {}
+
+    def add(self, totals: Totals) -> None:
+        """Take the measures of another in."""
+        for index, bound in enumerate(self.bounds):
+            self.counts[index] += totals.get(f"{self.name}/le_{bound:g}", 0)
+        self.total += totals.get(f"{self.name}/sum", 0) / self._scale
+
+
+@dataclass(slots=True)
+class CallTotals:
+    """One function's totals."""
+
+    invocations: int
+    queue_wait: Histogram
+    batch_size: Histogram
+
+    @classmethod
+    def empty(cls) -> CallTotals:
+        """Nothing counted yet."""
+        return cls(0, Histogram("queue_wait", QUEUE_WAIT_S, scale=1_000_000), Histogram("batch_size", BATCH_SIZE))
+
+    @classmethod
+    def of(cls, slices: Iterable[Totals]) -> CallTotals:
+        """The sum of all slices."""
+        total = cls.empty()
+        for one in slices:
+            total.add(one)
+        return total
+
+    def add(self, totals: Totals) -> None:
+        """Take a slice's totals in."""
+        self.invocations += totals.get(INVOCATIONS, 0)
+        self.queue_wait.add(totals)
+        self.batch_size.add(totals)
+
+    def count(self, wait_s: float, batch: int) -> None:
+        """One more invocation, which waited so long. `batch`: calls in its batch, said by one of them; else 0."""
+        self.invocations += 1
+        self.queue_wait.observe(wait_s)
+        if batch:
+            self.batch_size.observe(batch)
+
+    def totals(self) -> dict[str, int]:
+        """The store's form."""
+        return {INVOCATIONS: self.invocations} | self.queue_wait.totals() | self.batch_size.totals()

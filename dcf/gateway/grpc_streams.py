@@ -1,0 +1,123 @@
+"""Run dcf.v1.Gateway's InvokeStream and InvokeBidi.
+
+In:   one request, or a stream of inputs of which the first names the function.
+Out:  chunks as the handler makes them. An error ends the stream with its
+      status, after the chunks that came before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import grpc.aio
+
+from dcf.errors import ClusterUnavailableError, InvalidInputError, InvocationError
+from dcf.gateway.conversation import Conversation
+from dcf.gateway.grpc_errors import Context, call_id, remaining_s
+from dcf.gateway.invoke import Invoker, encode_metadata, located
+from dcf.gateway.reply import Reply, ReplyStream
+from dcf.gateway.router import FunctionEntry
+from dcf.lifecycle import open_task_set
+from dcf.rpc import frames
+from dcf.rpc.v1_gateway_pb2 import InvokeChunk, InvokeInput, InvokeRequest
+
+
+def call_headers(request: InvokeRequest | InvokeInput) -> dict[str, Any] | None:
+    """The handler's `req.metadata`."""
+    headers = dict(request.metadata)
+    if request.content_type and not any(key.lower() == "content-type" for key in headers):
+        headers["content-type"] = request.content_type
+    return {"headers": headers} if headers else None
+
+
+async def run_invoke_stream(invoker: Invoker, request: InvokeRequest, context: Context) -> None:
+    """One call. Raises InvocationError."""
+    entry = await invoker.entry(request.function)
+    answer = await invoker.call(
+        entry,
+        request.input,
+        encoded=encode_metadata(call_headers(request)),
+        invocation_id=call_id(context),
+        timeout_s=remaining_s(context),
+    )
+    await _write_all(context, entry, answer)
+
+
+async def run_invoke_bidi(invoker: Invoker, context: Context, stopping: asyncio.Event) -> None:
+    """One stream. Raises InvocationError."""
+    first: Any = await cast("Any", context).read()
+    if first is grpc.aio.EOF:
+        raise InvalidInputError("the stream has no message: expected a first one that names the function")
+    entry = await invoker.entry(first.function)
+    if await invoker.is_bidirectional(entry, remaining_s(context)):
+        await _converse(invoker, entry, first, context)
+        return
+    metadata = encode_metadata(call_headers(first))
+    message = first
+    while message is not grpc.aio.EOF:
+        if message.HasField("input"):
+            if stopping.is_set():
+                raise ClusterUnavailableError("this gateway stops: connect again for the inputs from here on")
+            answer = await invoker.call(entry, message.input, encoded=metadata, timeout_s=remaining_s(context))
+            await _write_all(context, entry, answer)
+        message = await cast("Any", context).read()
+
+
+async def _converse(invoker: Invoker, entry: FunctionEntry, first: InvokeInput, context: Context) -> None:
+    conversation = await invoker.converse(
+        entry,
+        encoded=encode_metadata(call_headers(first)),
+        invocation_id=call_id(context),
+        timeout_s=remaining_s(context),
+    )
+    try:
+        async with open_task_set() as tasks:
+            reader = tasks.start("reader", _read(conversation, first, context))
+            writer = tasks.start("writer", _write(conversation, entry, context))
+            await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
+            if writer.done() or (error := await reader) is None:
+                error = await writer
+        if error is not None:
+            raise error
+    finally:
+        conversation.close()
+
+
+async def _read(conversation: Conversation, first: InvokeInput, context: Context) -> InvocationError | None:
+    """Pass the inputs on until the client has sent all; an error is a result, for it ends the other direction too."""
+    message: Any = first
+    try:
+        while message is not grpc.aio.EOF:
+            if message.HasField("input") and not await conversation.send(message.input):
+                return None
+            message = await cast("Any", context).read()
+        await conversation.end()
+    except InvocationError as error:
+        return error
+    return None
+
+
+async def _write(conversation: Conversation, entry: FunctionEntry, context: Context) -> InvocationError | None:
+    try:
+        with located(entry, conversation.invocation_id):
+            await _write_all(context, entry, await conversation.answer())
+    except InvocationError as error:
+        return error
+    return None
+
+
+async def _write_all(context: Context, entry: FunctionEntry, answer: Reply | ReplyStream) -> None:
+    head: dict[str, Any] = {"metadata": answer.metadata, "invocation_id": answer.invocation_id}
+    if isinstance(answer, Reply):
+        await context.write(InvokeChunk(output=answer.body, content_type=answer.content_type, **head))
+        return
+    content_type = "" if answer.content_type == frames.JSON_LINES else answer.content_type
+    try:
+        with located(entry, answer.invocation_id):
+            async for content, message in answer.messages():
+                kind = content_type or frames.CONTENT_TYPES[content]
+                await context.write(InvokeChunk(output=message, content_type=kind, **head))
+                head, content_type = {}, ""
+    finally:
+        answer.close()
