@@ -36,6 +36,7 @@ class PendingCall:
         "entry",
         "future",
         "invocation_id",
+        "leaving",
         "link",
         "loop",
         "metadata",
@@ -79,6 +80,8 @@ class PendingCall:
         self.call_id = 0
         self.upload = False
         """Its input is still on its way to the replica: it takes no slot there yet."""
+        self.leaving = False
+        """The handler has returned; the rest of a large answer is on its way."""
         self.queued = False
         self.queued_at = 0.0
         self.wait_s = 0.0

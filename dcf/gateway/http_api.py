@@ -20,6 +20,7 @@ from dcf.gateway.health import Health
 from dcf.gateway.http_call import error_response, serve_call
 from dcf.gateway.http_head import FUNCTION, CallHeads
 from dcf.gateway.invoke import Invoker
+from dcf.gateway.metrics import CONTENT_TYPE, Metrics
 from dcf.gateway.websocket import serve_websocket
 
 log = logging.getLogger(__name__)
@@ -36,11 +37,13 @@ class HttpApi:
         invoker: Invoker,
         health: Health,
         handle_system: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+        metrics: Metrics,
         stopping: asyncio.Event,
     ) -> None:
         self._invoker = invoker
         self._health = health
         self._handle_system = handle_system
+        self._metrics = metrics
         self._stopping = stopping
         self._heads = CallHeads()
 
@@ -57,6 +60,8 @@ class HttpApi:
                     response = await serve_call(self._invoker, request, head)
             elif path.startswith("/system/"):
                 response = await self._handle_system(request)
+            elif path.partition("?")[0] == "/metrics":
+                response = web.Response(body=await self._metrics.text(), headers={"Content-Type": CONTENT_TYPE})
             else:
                 response = self._small(request)
         except InvocationError as error:

@@ -29,6 +29,7 @@ from dcf.gateway.http_system import HttpSystem
 from dcf.gateway.invoke import Invoker
 from dcf.gateway.links import Links
 from dcf.gateway.listener import Listener, open_listener
+from dcf.gateway.metrics import Metrics
 from dcf.gateway.router import Router
 from dcf.gateway.settings import GatewaySettings
 from dcf.gateway.stats import Stats
@@ -59,7 +60,8 @@ async def serve(settings: GatewaySettings) -> None:
         invoker.find = sync.look_up
         links = Links(router, stats, invoker.invoke, tasks)
         system = HttpSystem(admin, token)
-        http_api = HttpApi(invoker, health, system.handle, stopping)
+        metrics = Metrics(admin, router, invoker, settings.gateway_id)
+        http_api = HttpApi(invoker, health, system.handle, metrics, stopping)
         await _resume_counts(store, stats)
         async with (
             _last_counts(store, stats),

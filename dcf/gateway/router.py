@@ -57,6 +57,11 @@ class Link(Target, Protocol):
     bidirectional: bool
     """Its handler takes streams of input."""
 
+    @property
+    def in_flight(self) -> int:
+        """Calls of this process that are there, in any state."""
+        ...
+
     def send(self, call: PendingCall) -> None:
         """Put a call on the stream."""
         ...

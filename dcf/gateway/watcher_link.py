@@ -94,6 +94,11 @@ class WatcherLink:
         self._serving = False
         self._draining = False
 
+    @property
+    def in_flight(self) -> int:
+        """Calls that are here, in any state."""
+        return len(self._calls)
+
     # -- calls in ----------------------------------------------------------
 
     def send(self, call: PendingCall) -> None:
@@ -181,6 +186,10 @@ class WatcherLink:
             waited_for = not call.future.done()
             reply = call.on_reply(payload, flags)
             entry.note_handler_s(reply.handler_us / 1e6)
+            if not flags & (LAST | STREAM) and not call.leaving:
+                # The handler has returned: the rest of its answer holds no slot, however slow its reader is.
+                call.leaving = True
+                self.outstanding -= 1
             if waited_for:
                 self._counted(entry, call.wait_s + reply.wait_us / 1e6, reply.batch)
         elif kind == frames.DATA and stream is not None:
@@ -191,7 +200,7 @@ class WatcherLink:
                 if stream.streaming:
                     entry.note_handler_s(call.loop.time() - stream.opened_at)
         if not flags & LAST:
-            return False
+            return kind == frames.REPLY and call.leaving
         self._leave(call)
         if kind == frames.REFUSED:
             self.capacity = min(self.capacity, self.outstanding)  # until the next STATE says more
@@ -210,7 +219,7 @@ class WatcherLink:
         del self._calls[call.call_id]
         if call.upload:
             self.uploads -= 1
-        else:
+        elif not call.leaving:
             self.outstanding -= 1
         call.link, call.sender = None, None
 

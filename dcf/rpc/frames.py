@@ -32,6 +32,7 @@ REFUSED = 7
 CANCEL = 8
 CREDIT = 9
 SHUTDOWN = 10
+BATCH = 11
 
 LAST = 1
 """Flag: nothing of this call follows in this direction."""

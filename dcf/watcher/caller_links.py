@@ -30,7 +30,7 @@ class GatewayLink:
 
     def __init__(self) -> None:
         self.calls: dict[int, Invocation] = {}
-        self.uploads = 0
+        self.uploads = self.leaving = 0
         self._out: list[bytes] = []
         self._state = b""
         self._dirty = asyncio.Event()
@@ -88,7 +88,7 @@ class UnaryCall:
 
     def __init__(self, pool: WorkerPool, max_payload_bytes: int) -> None:
         self.calls: dict[int, Invocation] = {}
-        self.uploads = 0
+        self.uploads = self.leaving = 0
         self._pool = pool
         self._max_payload_bytes = max_payload_bytes
         self._body = b""

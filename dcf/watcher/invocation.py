@@ -9,7 +9,7 @@ from dcf.errors import ProtocolError
 from dcf.rpc.frames import FRAME_COST_BYTES, LAST, OPEN, OPEN_PREFIX, STREAM, WINDOW_BYTES
 
 if TYPE_CHECKING:
-    from dcf.watcher.worker_process import WorkerProcess
+    from dcf.watcher.worker_process import Batch, WorkerProcess
 
 SLACK_BYTES = 1024 * 1024
 """Over the window: the metadata of an OPEN frame are not counted in it."""
@@ -22,6 +22,8 @@ class CallerLink(Protocol):
     """Accepted and not yet answered, by the caller's own call id."""
     uploads: int
     """Of `calls`, those whose input is not whole yet."""
+    leaving: int
+    """Of `calls`, those whose handler has returned: the rest of a large answer is on its way."""
 
     def send(self, call_id: int, kind: int, payload: bytes, flags: int) -> None:
         """Queue one frame for the caller."""
@@ -33,15 +35,18 @@ class Invocation:
 
     __slots__ = (
         "arrived_at",
+        "batch",
         "call_id",
         "deadline",
         "ended",
         "frames",
         "id",
+        "leaving",
         "link",
         "started_at",
         "unread_bytes",
         "wait_us",
+        "waiting",
         "whole",
         "worker",
     )
@@ -67,10 +72,15 @@ class Invocation:
         """Its handler can start: it has all of its input, or takes it as a stream."""
         self.unread_bytes = len(payload)
         """Sent by the caller and not credited by the worker."""
+        self.leaving = False
+        """Its handler has returned; a reader that takes its time holds no slot by that."""
         self.worker: WorkerProcess | None = None
+        self.waiting = False
+        """It is in the watcher's line. Of a batched handler its input may be in the worker already."""
         self.arrived_at = 0.0
-        """When it began to wait here; 0: it did not."""
+        """When it began to wait; 0: it did not."""
         self.wait_us = 0
+        self.batch: Batch | None = None
         self.started_at = 0.0
         """When its answer became a stream; 0: it is none."""
 

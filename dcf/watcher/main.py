@@ -19,6 +19,7 @@ from dcf.env import read_settings
 from dcf.errors import ConfigError
 from dcf.lifecycle import TaskSet, open_task_set, running, unpack_group, until_signalled
 from dcf.logs import configure_logs
+from dcf.watcher.batcher import Batcher
 from dcf.watcher.function_log import FunctionLog
 from dcf.watcher.grpc_api import WatcherService, open_grpc_api
 from dcf.watcher.settings import WatcherSettings
@@ -41,7 +42,9 @@ async def serve(settings: WatcherSettings) -> int:
     function_log = FunctionLog(settings.log_file)
     try:
         async with open_task_set() as tasks:
-            pool = WorkerPool(kill_after_s=settings.kill_after_s)
+            batched = settings.batch_max_size > 0
+            batcher = Batcher(settings.batch_max_size, settings.batch_max_wait_s) if batched else None
+            pool = WorkerPool(kill_after_s=settings.kill_after_s, batcher=batcher)
             keeper = WorkerKeeper(settings, pool, function_log, tasks)
             service = WatcherService(settings, pool, function_log, tasks)
             async with (

@@ -11,6 +11,7 @@ and go in worker_keeper.py, the handlers' own calls pass through mesh.py.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from dcf.errors import ClientGoneError, DeadlineError, InvocationError, Protocol
 from dcf.rpc import frames
 from dcf.rpc.frames import LAST, MAX_UPLOADS, MESH_BIT, REPLY_PREFIX, STREAM, Frame, pack, unpack_credit
 from dcf.rpc.status import to_wire
+from dcf.watcher.batcher import Batcher
 from dcf.watcher.invocation import CallerLink, Invocation
 from dcf.watcher.mesh import MeshRoutes
 from dcf.watcher.worker_process import WorkerProcess
@@ -37,6 +39,8 @@ SLOW_S = 0.05
 MAX_WAITING = 10_000
 """Over all callers; a gateway keeps to its capacity, so only unary calls can come near."""
 
+TOO_LATE = "the call's time ended before its handler could start"
+
 _FROM_CALLER = frozenset({frames.DATA, frames.CANCEL, frames.CREDIT})
 _FROM_WORKER = frozenset({frames.REPLY, frames.DATA, frames.ERROR, frames.CREDIT})
 
@@ -44,7 +48,7 @@ _FROM_WORKER = frozenset({frames.REPLY, frames.DATA, frames.ERROR, frames.CREDIT
 class WorkerPool:
     """Touched only by the event loop of the watcher."""
 
-    def __init__(self, *, kill_after_s: float) -> None:
+    def __init__(self, *, kill_after_s: float, batcher: Batcher | None = None) -> None:
         self.draining = False
         self.failed_because = ""
         """Set when the handler cannot be loaded (any more) and the watcher ends."""
@@ -56,6 +60,9 @@ class WorkerPool:
         self.workers: list[WorkerProcess] = []
         self.gateways: set[CallerLink] = set()
         self._kill_after_s = kill_after_s
+        self._batcher = batcher
+        self._timer: asyncio.TimerHandle | None = None
+        """Ends the wait for a batch that is not full."""
         self._mesh = MeshRoutes(self.gateways)
         self._waiting: deque[Invocation] = deque()
         self._next_id = 0
@@ -135,7 +142,7 @@ class WorkerPool:
         if (
             self.draining
             or not self.slots()
-            or len(link.calls) - link.uploads >= 2 * max(self._told_capacity, 1)
+            or len(link.calls) - link.uploads - link.leaving >= 2 * max(self._told_capacity, 1)
             or len(self._waiting) >= MAX_WAITING
             or (not call.whole and link.uploads >= 2 * max(self._told_capacity, MAX_UPLOADS))
         ):
@@ -149,12 +156,17 @@ class WorkerPool:
             link.uploads += 1
             self._hand_over(call, self._emptiest_worker())
             return
-        worker = None if self._waiting else self._free_worker()
+        worker = None if self._waiting or self._batcher else self._free_worker()
         if worker:
             self._hand_over(call, worker)
         else:
-            call.arrived_at = time.monotonic()
-            self._waiting.append(call)
+            self._wait(call)
+
+    def _wait(self, call: Invocation) -> None:
+        call.waiting, call.arrived_at = True, time.monotonic()
+        self._waiting.append(call)
+        if self._batcher:
+            self._dispatch_batches(self._batcher)
 
     def on_caller_frame(self, link: CallerLink, frame: Frame) -> None:
         """A frame of a call that is here, or of a mesh call's answer. Raises ProtocolError."""
@@ -185,11 +197,13 @@ class WorkerPool:
         if became_whole:
             link.uploads -= 1
             worker.note_whole(call)
+            if self._batcher:
+                self._wait(call)
 
     def cancel(self, call: Invocation) -> None:
         """Nobody waits any more. The slot is free when the handler returns."""
         if call.worker is None:
-            self._waiting.remove(call)
+            self._leave_line(call)
             self._fail(call, ClientGoneError("cancelled before the handler started"))
         else:
             call.worker.send_control(pack(call.id, frames.CANCEL))
@@ -229,16 +243,53 @@ class WorkerPool:
             (worker.send_control if kind == frames.CREDIT else worker.send_data)(pack(call.id, kind, payload, flags))
         call.frames.clear()
 
+    def _leave_line(self, call: Invocation) -> None:
+        self._waiting.remove(call)
+        call.waiting = False
+
+    def _note_start(self, call: Invocation, now: float) -> None:
+        call.waiting = False
+        call.wait_us = int((now - call.arrived_at) * 1e6)
+
     def dispatch(self) -> None:
         """Hand over what waits, as far as there is room."""
+        if self._batcher:
+            self._dispatch_batches(self._batcher)
+            return
         while self._waiting and (worker := self._free_worker()):
             call = self._waiting.popleft()
             now = time.monotonic()
-            call.wait_us = int((now - call.arrived_at) * 1e6)
+            self._note_start(call, now)
             if call.is_late(now):
-                self._fail(call, DeadlineError("the call's time ended before its handler could start"))
+                self._fail(call, DeadlineError(TOO_LATE))
             else:
                 self._hand_over(call, worker)
+
+    def _dispatch_batches(self, batcher: Batcher) -> None:
+        """The same for a handler of batches: only as many as it runs now, for the next ones are still being cut."""
+        now = time.monotonic()
+        for call in [call for call in self._waiting if call.is_late(now)]:
+            self._leave_line(call)
+            if call.worker is None:
+                self._fail(call, DeadlineError(TOO_LATE))
+            else:
+                self.cancel(call)
+        for worker in sorted(self.workers, key=lambda worker: worker.batches):
+            while worker.ready and not worker.condemned and worker.batches < worker.slots:
+                batch, wait_s = batcher.cut(self._waiting, worker, now)
+                if wait_s and self._timer is None:
+                    self._timer = asyncio.get_running_loop().call_later(wait_s, self._on_time)
+                if not batch:
+                    break
+                for call in batch:
+                    self._note_start(call, now)
+                    if call.worker is None:
+                        self._hand_over(call, worker)
+                worker.start_batch(batch)
+
+    def _on_time(self) -> None:
+        self._timer = None
+        self.dispatch()
 
     def on_worker_frames(self, worker: WorkerProcess, batch: list[Frame]) -> None:
         """Answers, credit and mesh calls. Raises ProtocolError."""
@@ -258,10 +309,13 @@ class WorkerPool:
             else:
                 if kind == frames.REPLY:
                     payload = self._on_reply(worker, call, flags, payload)
+                    finished |= call.leaving
                 if flags & LAST:
-                    worker.remove(call_id)
+                    worker.remove(call)
                     if call.started_at:
                         worker.note_handler_time(int((time.monotonic() - call.started_at) * 1e6))
+                    if call.waiting:  # cancelled
+                        self._leave_line(call)
                     _drop(call)
                     finished = True
             call.link.send(call.call_id, kind, payload, flags)
@@ -280,10 +334,17 @@ class WorkerPool:
             call.deadline, call.started_at = None, time.monotonic()
         else:
             worker.note_handler_time(REPLY_PREFIX.unpack_from(payload)[0])
-        if call.wait_us:
-            handler_us, wait_us, *rest = REPLY_PREFIX.unpack_from(payload)
-            wait_us = min(wait_us + call.wait_us, 0xFFFF_FFFF)
-            payload = REPLY_PREFIX.pack(handler_us, wait_us, *rest) + payload[REPLY_PREFIX.size :]
+            if not flags & LAST and not call.leaving:
+                worker.free_slot(call)
+                call.leaving = True
+                call.link.leaving += 1
+        if call.wait_us or call.batch:
+            handler_us, _, _, *rest = REPLY_PREFIX.unpack_from(payload)
+            size = call.batch.size if call.batch and not call.batch.told else 0
+            if call.batch:
+                call.batch.told = True
+            wait_us = min(call.wait_us, 0xFFFF_FFFF)
+            payload = REPLY_PREFIX.pack(handler_us, wait_us, size, *rest) + payload[REPLY_PREFIX.size :]
         return payload
 
     def _fail(self, call: Invocation, error: InvocationError) -> None:
@@ -293,8 +354,8 @@ class WorkerPool:
     def refuse_waiting(self) -> None:
         """Give back what no worker has seen: the gateways send it elsewhere."""
         reason = self.state().encode()
-        while self._waiting:
-            call = self._waiting.popleft()
+        for call in [call for call in self._waiting if call.worker is None]:
+            self._leave_line(call)
             _drop(call)
             call.link.send(call.call_id, frames.REFUSED, reason, LAST)
 
@@ -310,6 +371,9 @@ class WorkerPool:
         worker.ready = False
         self.workers.remove(worker)
         calls, worker.calls, worker.whole = worker.calls, {}, 0
+        for call in calls.values():
+            if call.waiting:
+                self._leave_line(call)
         limit = time.monotonic() - self._kill_after_s
         for call in calls.values():
             if worker.condemned and call.is_late(limit):
@@ -345,7 +409,12 @@ class WorkerPool:
                 self.refuse_waiting()
             self.note_change()
         # What was handed ahead is behind these and waits for them, not they for it.
-        running = list(islice((call for call in worker.calls.values() if call.whole), worker.places))
+        running = list(
+            islice(
+                (call for call in worker.calls.values() if call.whole and not call.waiting and not call.leaving),
+                worker.places,
+            )
+        )
         if overdue and all(call.is_late(limit) for call in running):
             self.on_condemned(worker, len(overdue))
 
@@ -355,3 +424,5 @@ def _drop(call: Invocation) -> None:
     del call.link.calls[call.call_id]
     if not call.whole:
         call.link.uploads -= 1
+    if call.leaving:
+        call.link.leaving -= 1

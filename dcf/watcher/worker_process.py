@@ -64,6 +64,19 @@ class _Connection(asyncio.Protocol):
         self._worker.on_connection_lost()
 
 
+class Batch:
+    """Calls of one run of the handler."""
+
+    __slots__ = ("left", "size", "told")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.left = size
+        """Not answered yet."""
+        self.told = False
+        """Its size was said, with one of its answers."""
+
+
 class WorkerProcess:
     """Touched only by the event loop of the watcher."""
 
@@ -73,9 +86,11 @@ class WorkerProcess:
         """Handed over and not yet answered, by the watcher's call id; those whose input is whole in the order
         in which it became so, which is the order in which they start."""
         self.whole = 0
-        """Of `calls`, those whose input is whole (a stream's always is): they run, or wait for a slot."""
+        """Of `calls`, those whose input is whole (a stream's always is) and whose handler has not returned."""
         self.slots = 0
         """Handlers at once."""
+        self.batches = 0
+        """Runs of a batched handler, which are under way."""
         self.batch = 1
         """Calls that one run of the handler takes."""
         self.bidirectional = False
@@ -164,7 +179,6 @@ class WorkerProcess:
             "handler_name": settings.handler_name,
             "slots": slots,
             "batch_max_size": settings.batch_max_size,
-            "batch_max_wait_s": settings.batch_max_wait_s,
             "max_payload_bytes": settings.max_payload_bytes,
             "debug": settings.debug,
         }
@@ -247,16 +261,32 @@ class WorkerProcess:
         self.calls[call.id] = call
         self.whole += call.whole
 
+    def start_batch(self, calls: list[Invocation]) -> None:
+        """The calls, which are here, run together."""
+        self.batches += 1
+        batch = Batch(len(calls))
+        for call in calls:
+            call.batch = batch
+        self.send_data(pack(0, frames.BATCH, b"".join(call.id.to_bytes(4, "big") for call in calls)))
+
     def note_whole(self, call: Invocation) -> None:
         """The last of a call's input was sent: it starts after those that were whole before."""
         self.calls[call.id] = self.calls.pop(call.id)
         self.whole += 1
 
-    def remove(self, call_id: int) -> Invocation:
-        """A call was answered."""
-        call = self.calls.pop(call_id)
+    def free_slot(self, call: Invocation) -> None:
+        """A call's handler has returned."""
         self.whole -= call.whole
-        return call
+        if call.batch is not None:
+            call.batch.left -= 1
+            if not call.batch.left:
+                self.batches -= 1
+
+    def remove(self, call: Invocation) -> None:
+        """A call was answered."""
+        del self.calls[call.id]
+        if not call.leaving:
+            self.free_slot(call)
 
     def send_data(self, data: bytes) -> None:
         """Towards the main thread of the worker; what comes in one turn of the loop travels in one write."""

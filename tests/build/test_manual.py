@@ -14,7 +14,7 @@ KEYS_OF_THE_ORIGINAL = {
     "build_args", "build_packages",
 }  # fmt: skip
 KEYS_OF_OURS = {
-    "replicas", "concurrency", "workers", "timeout", "start_timeout", "kill_after", "queue", "max_payload", "debug",
+    "replicas", "concurrency", "workers", "batch", "timeout", "start_timeout", "kill_after", "queue", "max_payload", "debug",
     "scaling",
 }  # fmt: skip
 

@@ -25,6 +25,7 @@ class Replica:
     open: bool = True
     outstanding: int = 0
     uploads: int = 0
+    in_flight: int = 0
     bidirectional: bool = False
     capacity: int = 1
     concurrency: int = 1

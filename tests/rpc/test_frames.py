@@ -89,8 +89,8 @@ def test_worker_and_dcf_have_the_same_numbers() -> None:
 
     for name in (
         "PROTOCOL", "HELLO", "STATE", "OPEN", "DATA", "REPLY", "ERROR", "REFUSED", "CANCEL", "CREDIT", "SHUTDOWN",
-        "LAST", "STREAM", "END", "CONTENT_SHIFT", "MESH_BIT", "PIECE_BYTES", "WINDOW_BYTES", "STREAM_PIECE_BYTES",
-        "STREAM_WINDOW_BYTES", "FRAME_COST_BYTES", "MAX_FRAME_BYTES", "BYTES", "TEXT", "JSON",
+        "BATCH", "LAST", "STREAM", "END", "CONTENT_SHIFT", "MESH_BIT", "PIECE_BYTES", "WINDOW_BYTES",
+        "STREAM_PIECE_BYTES", "STREAM_WINDOW_BYTES", "FRAME_COST_BYTES", "MAX_FRAME_BYTES", "BYTES", "TEXT", "JSON",
     ):  # fmt: skip
         assert getattr(worker, name) == getattr(frames, name), name
     for name in ("HEADER", "OPEN_PREFIX", "REPLY_PREFIX"):

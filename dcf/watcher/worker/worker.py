@@ -40,7 +40,7 @@ PROTOCOL = 1
 HEADER = struct.Struct("!IIBB")
 OPEN_PREFIX = struct.Struct("!IBI")
 REPLY_PREFIX = struct.Struct("!IIHBI")
-HELLO, STATE, OPEN, DATA, REPLY, ERROR, REFUSED, CANCEL, CREDIT, SHUTDOWN = range(1, 11)
+HELLO, STATE, OPEN, DATA, REPLY, ERROR, REFUSED, CANCEL, CREDIT, SHUTDOWN, BATCH = range(1, 12)
 LAST, STREAM, END = 1, 2, 4
 CONTENT_SHIFT = 3
 MESH_BIT = 0x80000000
@@ -52,6 +52,7 @@ MAX_FRAME_BYTES = 8 * 1024 * 1024
 BYTES, TEXT, JSON = range(3)
 READ_BYTES = 64 * 1024  # more, and every read has malloc map and unmap memory: twice the cost of a small call
 ASYNC_SLOTS = 100
+BIG_ANSWERS = 32  # that wait for their readers, in a thread each; more, and handlers wait before they return
 FLUSH_S = 0.002  # an answer waits at most this for the rest of its batch, a chunk for the next one
 FLUSH_BYTES = 64 * 1024  # so much is written at once
 TURN_S = 0.001  # an async generator that never waits lets the others run this often
@@ -157,7 +158,7 @@ class Call:
 
     __slots__ = (
         "id", "invocation_id", "metadata", "deadline", "pieces", "started", "cancelled", "credit", "task",
-        "streaming", "inputs", "ended", "size", "owed", "waiter", "whole_at", "batch",
+        "streaming", "inputs", "ended", "size", "owed", "waiter", "batch",
     )  # fmt: skip
 
     def __init__(self, call_id, payload):
@@ -179,7 +180,6 @@ class Call:
         self.size = 0  # of the message that is still coming
         self.owed = 0  # credit for what was taken, not yet given
         self.waiter = None  # future of an async handler that waits for input or credit
-        self.whole_at = 0.0
         self.batch = None
 
     def wake(self):
@@ -349,12 +349,14 @@ class Worker:
         self.mesh_count = 0
         self.out_bytes = 0
         self.loop = None
-        self.run = None  # what to do with a call whose input is whole
+        self.run = lambda call: None  # what to do with a call whose input is whole; a batch waits for its BATCH frame
         self.held = threading.Event()  # something is kept back for a moment
         self.flushed_at = self.turned_at = 0.0
         self.flush_asked = False
-        self.line = collections.deque()  # calls that wait for a batch
-        self.arrived = threading.Condition(self.lock)
+        self.big_answers = threading.BoundedSemaphore(BIG_ANSWERS)
+        self.senders = concurrent.futures.ThreadPoolExecutor(BIG_ANSWERS)
+        self.gate = concurrent.futures.ThreadPoolExecutor(1)  # an async handler waits in it for `big_answers`
+        self.run_together = None  # the same with a batch of calls
         self.current = contextvars.ContextVar("dcf_call") if contextvars else None
         self.local = threading.local()
 
@@ -411,6 +413,10 @@ class Worker:
                 self.open_inputs(call)
             elif flags & LAST:
                 self.run(call)
+        elif kind == BATCH:
+            batch = self.begin_batch(payload)
+            if batch:
+                self.run_together(batch)
         elif kind == DATA:
             call = self.calls.get(call_id)
             if call is None:
@@ -469,11 +475,6 @@ class Worker:
     def give_up(self, call):
         """Answer a call that was cancelled before it started. The lock is held."""
         del self.calls[call.id]
-        if self.line:
-            try:
-                self.line.remove(call)
-            except ValueError:
-                pass
         self.out.append(error_frame(call.id, "client_gone", "cancelled before the handler started"))
         self.flush()
 
@@ -508,15 +509,14 @@ class Worker:
 
     # -- and its answer goes out -------------------------------------------
 
-    def answer(self, call, result, began, batch=0):
+    def answer(self, call, result, began):
         """(head of the REPLY frame, body) of what a handler returned. Raises TypeError or ValueError."""
         handler_us = micros(time.perf_counter() - began)
         kind, head, body = encode_result(result)
         self.check_size(body)
         if len(body) > PIECE_BYTES:
             head = json.dumps(dict(json.loads(head.decode("utf-8") or "{}"), length=len(body))).encode("utf-8")
-        wait_us = micros(began - call.whole_at) if call.batch else 0
-        return REPLY_PREFIX.pack(handler_us, wait_us, batch, kind, len(head)) + head, body
+        return REPLY_PREFIX.pack(handler_us, 0, 0, kind, len(head)) + head, body
 
     def check_size(self, body):
         if len(body) > self.max_payload:
@@ -547,7 +547,13 @@ class Worker:
         self.out.append(data)
 
     def send_big(self, call, head, body):
-        """Send an answer of several frames as its reader takes them; waits for credit."""
+        """Send an answer of several frames as its reader takes them. In a thread of its own: the slot is free."""
+        try:
+            ended_by_bugs(lambda: self.send_pieces(call, head, body))
+        finally:
+            self.big_answers.release()
+
+    def send_pieces(self, call, head, body):
         kind = REPLY
         for piece, flags in pieces_of(body):
             with self.lock:
@@ -582,7 +588,8 @@ class Worker:
             head, body = None, self.failure(call, error)
         self.local.call = None
         if head is not None and len(body) > PIECE_BYTES:
-            self.send_big(call, head, body)
+            self.big_answers.acquire()
+            self.senders.submit(self.send_big, call, head, body)
             return
         data = body if head is None else frame(call.id, REPLY, head + body, LAST)
         with self.lock:
@@ -607,8 +614,9 @@ class Worker:
         except BaseException as error:
             head, body = None, self.failure(call, error)
         if head is not None and len(body) > PIECE_BYTES:
-            # A thread waits for the credit. It must run even where we are cancelled: it says so to the caller.
-            await asyncio.shield(self.loop.run_in_executor(self.senders, self.send_big, call, head, body))
+            if not self.big_answers.acquire(False):
+                await asyncio.shield(self.loop.run_in_executor(self.gate, self.big_answers.acquire))
+            self.senders.submit(self.send_big, call, head, body)
             return
         data = body if head is None else frame(call.id, REPLY, head + body, LAST)
         with self.lock:
@@ -725,7 +733,6 @@ class Worker:
     def run_batch(self, batch, began, results, error):
         """Answer each call of a batch with its own result. Returns the answers that are too big for one frame."""
         big, data = [], []
-        size = len(batch)  # one of its answers says it
         if error is None and (not isinstance(results, (list, tuple)) or len(results) != len(batch)):
             got = "%d results" % len(results) if isinstance(results, (list, tuple)) else type(results).__name__
             error = TypeError(
@@ -737,11 +744,10 @@ class Worker:
                 data.append((call, self.failure(call, failed)))
                 continue
             try:
-                head, body = self.answer(call, results[number], began, size)
+                head, body = self.answer(call, results[number], began)
             except BaseException as raised:
                 data.append((call, self.failure(call, raised)))
                 continue
-            size = 0
             if len(body) > PIECE_BYTES:
                 big.append((call, head, body))
             else:
@@ -750,37 +756,27 @@ class Worker:
             for call, answer in data:
                 self.finish(call, answer)
             self.flush()
-        for item in big:  # they wait for their readers; the next batch does not
+        for item in big:
+            self.big_answers.acquire()
             self.senders.submit(self.send_big, *item)
 
-    def take_batch(self, max_size):
-        """Calls from the front of the line, which now have started. The lock is held."""
-        batch = [self.line.popleft() for _ in range(min(max_size, len(self.line)))]
-        for call in batch:
-            call.started = True
-            call.batch = batch
+    def begin_batch(self, payload):
+        """The calls that a BATCH frame names, without those that were cancelled meanwhile; all have started."""
+        ids = struct.unpack("!%dI" % (len(payload) // 4), payload)
+        with self.lock:
+            batch = [self.calls[call_id] for call_id in ids if call_id in self.calls]
+            for call in batch:
+                call.started = True
+                call.batch = batch
         return batch
 
-    def serve_batches(self, slots, max_size, max_wait_s):
-        """As many threads as slots; each takes what has come, up to max_size, at most max_wait_s after the first."""
-
-        def gather():
-            with self.lock:
-                while True:
-                    while not self.line:
-                        self.arrived.wait()
-                    end = self.line[0].whole_at + max_wait_s
-                    while self.line and len(self.line) < max_size:
-                        left_s = end - time.perf_counter()
-                        if left_s <= 0:
-                            break
-                        self.arrived.wait(left_s)
-                    if self.line:  # not all of them were cancelled
-                        return self.take_batch(max_size)
+    def serve_batches(self, slots):
+        """As many threads as slots take batches from one line."""
+        line = queue.Queue()
 
         def work():
             while True:
-                batch = gather()
+                batch = line.get()
                 began = time.perf_counter()
                 results = failed = None
                 try:
@@ -791,42 +787,24 @@ class Worker:
                 self.local.call = None
                 self.run_batch(batch, began, results, failed)
 
-        def run(call):
-            call.whole_at = time.perf_counter()
-            self.line.append(call)
-
         self.start_threads(slots, work)
-        self.run = run
+        self.run_together = line.put
         while True:
-            frames = self.receive()
-            for item in frames:
+            for item in self.receive():
                 self.on_frame(*item)
-            with self.lock:  # all that one read brought is there when a batch is cut
-                self.arrived.notify_all()
 
-    def serve_batches_async(self, slots, max_size, max_wait_s):
+    def serve_batches_async(self, slots):
         """The same in an event loop: a task for each of at most `slots` batches."""
-        running = set()
-        timer = [None]
+        line, running = collections.deque(), set()
 
         def start_next():
-            while self.line and len(running) < slots:
-                left_s = self.line[0].whole_at + max_wait_s - time.perf_counter()
-                if len(self.line) < max_size and left_s > 0:
-                    if timer[0] is None:
-                        timer[0] = self.loop.call_later(left_s, on_time)
-                    return
-                with self.lock:
-                    batch = self.take_batch(max_size)
+            while line and len(running) < slots:
+                batch = line.popleft()
                 task = self.loop.create_task(self.run_batch_async(batch))
                 for call in batch:
                     call.task = task
                 running.add(task)
                 task.add_done_callback(on_done)
-
-        def on_time():
-            timer[0] = None
-            start_next()
 
         def on_done(task):
             running.discard(task)
@@ -834,12 +812,12 @@ class Worker:
                 ended_by_bugs(task.result)
             start_next()
 
-        def run(call):
-            call.whole_at = time.perf_counter()
-            self.line.append(call)
+        def run_together(batch):
+            line.append(batch)
+            start_next()
 
-        self.run = run
-        self.serve_loop(slots * max_size, start_next)
+        self.run_together = run_together
+        self.serve_loop()
 
     async def run_batch_async(self, batch):
         began = time.perf_counter()
@@ -923,18 +901,16 @@ class Worker:
             start_next()
 
         self.run = run
-        self.serve_loop(slots)
+        self.serve_loop()
 
-    def serve_loop(self, senders, after_read=lambda: None):
+    def serve_loop(self):
         """Read the data socket in an event loop."""
         self.loop = loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)
-        self.senders = concurrent.futures.ThreadPoolExecutor(senders)
 
         def on_readable():
             for item in self.receive():
                 self.on_frame(*item)
-            after_read()
 
         loop.add_reader(self.data.fileno(), ended_by_bugs, on_readable)
         loop.run_forever()
@@ -1152,10 +1128,7 @@ class Worker:
         threading.Thread(target=self.serve_flusher, name="dcf-flusher", daemon=True).start()
         self.send(json_frame(0, STATE, state))
         if batch:
-            serve = self.serve_batches_async if loaded.is_async else self.serve_batches
-            if not loaded.is_async:
-                self.senders = concurrent.futures.ThreadPoolExecutor(slots * batch)
-            serve(slots, batch, settings.get("batch_max_wait_s") or 0.0)
+            (self.serve_batches_async if loaded.is_async else self.serve_batches)(slots)
         elif loaded.is_async:
             self.serve_async(slots)
         elif slots > 1 or loaded.stream is not None:
