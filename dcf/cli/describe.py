@@ -74,12 +74,14 @@ def info(name: NameArgument, gateway: GatewayOption = None, output: OutputOption
             ("Maintainer", function.maintainer),
             ("Description", function.description),
             ("Invocations", str(function.invocation_count)),
+            ("Queue wait", _queue_wait(function)),
             ("Status", function.status),
             ("Reason", function.reason),
             ("Replicas", show_replicas(function)),
             ("Generation", f"{function.generation}{'' if function.settled else ' (being rolled out)'}"),
             *(("Label", f"{key}={value}") for key, value in sorted(function.labels.items())),
             *_spec_facts(function.spec or {}),
+            ("Batch", _batch(function)),
         ]
     )
     if function.replica_states:
@@ -121,6 +123,34 @@ def _spec_facts(spec: dict[str, Any]) -> list[tuple[str, str]]:
     # Names only: a value may be a secret, and this output is pasted into issues.
     facts += [("Environment", ", ".join(sorted(spec.get("envVars") or {})))]
     return facts
+
+
+def _queue_wait(function: Function) -> str:
+    calls = function.calls
+    if not function.invocation_count or not calls.queue_wait_p99_s:
+        return ""
+    return f"mean {_duration(calls.queue_wait_mean_s)}, 99 % within {_duration(calls.queue_wait_p99_s)}"
+
+
+def _batch(function: Function) -> str:
+    from dcf.domain.quantity import parse_duration
+
+    spec = (function.spec or {}).get("batch")
+    if not spec:
+        return ""
+    wait_s = parse_duration(spec.get("maxWait") or 0)
+    text = f"at most {spec.get('maxSize')}" + (f", waits {_duration(wait_s)}" if wait_s else "")
+    calls = function.calls
+    if not calls.batches:
+        return text
+    batches = f"{calls.batches} batch{'' if calls.batches == 1 else 'es'}"
+    return f"{text}; {round(calls.batch_size_mean, 1):g} calls a batch on average, {batches}"
+
+
+def _duration(seconds: float) -> str:
+    """For people: three digits."""
+    rounded = float(f"{seconds:.3g}")
+    return f"{rounded * 1000:g} ms" if rounded < 1 else f"{rounded:g} s"
 
 
 def _age(started_at: float) -> str:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dcf.cli.gateway import GatewayOption, open_gateway
 from dcf.cli.output import say, write_bytes
 from dcf.errors import ConfigError, DcfError, FunctionNotFoundError, InvocationError
+
+if TYPE_CHECKING:
+    from dcf.client import Chunk
 
 DataOption = Annotated[str | None, typer.Option("--data", "-d", metavar="TEXT", help="The input.")]
 FileOption = Annotated[Path | None, typer.Option("--file", metavar="PATH", help="A file with the input; - is stdin.")]
@@ -28,6 +33,9 @@ def invoke(
     timeout: Annotated[
         str | None, typer.Option("--timeout", metavar="TIME", help="At most this long, such as 500ms or 30s.")
     ] = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Write the answer's chunks as they come, JSON ones a line each.")
+    ] = False,
     gateway: GatewayOption = None,
 ) -> None:
     """Call a function with stdin, --data or --file; its answer goes to stdout as it is.
@@ -36,6 +44,7 @@ def invoke(
     Example:
       echo Hello | dcf function invoke echo
       dcf function invoke digits --file seven.png
+      dcf function invoke story --data "Once" --stream
     """
     from dcf.domain.quantity import parse_duration
     from dcf.rpc.status import status_of
@@ -49,12 +58,35 @@ def invoke(
     content_type = named or ("text/plain; charset=utf-8" if data is not None else None)
     with open_gateway(gateway, name=name) as client:
         try:
+            if stream:
+                with closing(
+                    client.stream(name, body, timeout_s=timeout_s, metadata=metadata, content_type=content_type)
+                ) as chunks:
+                    write_chunks(chunks)
+                return
             reply = client.invoke(name, body, timeout_s=timeout_s, metadata=metadata, content_type=content_type)
         except FunctionNotFoundError:
             raise
         except InvocationError as error:
             raise DcfError(f"{status_of(error).code}: {describe_failure(error)}") from error
     write_bytes(reply.output)
+
+
+def write_chunks(chunks: Iterable[Chunk]) -> None:
+    """Each chunk as it is, when it comes; a JSON one is a line, and so is all of it where a person sees a prompt."""
+    line_ended = True
+    try:
+        for chunk in chunks:
+            data = chunk.output
+            if chunk.content_type.partition(";")[0] == "application/json" and not data.endswith(b"\n"):
+                data += b"\n"
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+            line_ended = data.endswith(b"\n") if data else line_ended
+    finally:
+        if not line_ended and sys.stdout.isatty():
+            sys.stdout.buffer.write(b"\n")
+            sys.stdout.buffer.flush()
 
 
 def describe_failure(error: InvocationError) -> str:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
 from typing import Any, Self, TypeVar
 
 import grpc
 import grpc.aio
 
 from dcf.client import calls
-from dcf.client.facts import ClusterInfo, Function, LogLine, Reply
-from dcf.client.failures import error_from
+from dcf.client.facts import Chunk, ClusterInfo, Function, LogLine, Reply
+from dcf.client.failures import CALL_CANCELLED, error_from
+from dcf.client.inputs import TaskInputs, async_iterator_of
+from dcf.errors import ClientGoneError
 from dcf.rpc import v1_gateway_pb2 as v1
 from dcf.rpc.services import Stub
 
@@ -55,6 +58,36 @@ class AsyncClient:
             calls.invoke(name, data, timeout_s=timeout_s, metadata=metadata, content_type=content_type)
         )
 
+    def stream(
+        self,
+        name: str,
+        data: Any = b"",
+        *,
+        timeout_s: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+        content_type: str | None = None,
+    ) -> AsyncGenerator[Chunk, None]:
+        """As `Client.stream`. `break` cancels the call a moment later, `contextlib.aclosing` before it goes on."""
+        call = calls.stream(name, data, timeout_s=timeout_s, metadata=metadata, content_type=content_type)
+        return self._receive(call)
+
+    def converse(
+        self,
+        name: str,
+        inputs: AsyncIterable[Any] | Iterable[Any],
+        *,
+        timeout_s: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+        content_type: str | None = None,
+    ) -> AsyncGenerator[Chunk, None]:
+        """As `Client.converse`.
+
+        An async iterable is read by a task of the call, which is cancelled when the call ends. One that is not
+        async is read in the event loop: it must not wait.
+        """
+        call = calls.converse(name, timeout_s=timeout_s, metadata=metadata, content_type=content_type)
+        return self._converse(call, async_iterator_of(inputs))
+
     async def list(self) -> list[Function]:
         """As `Client.list`."""
         return await self._send(calls.list_functions())
@@ -75,19 +108,11 @@ class AsyncClient:
         """As `Client.scale`."""
         return await self._send(calls.scale(name, replicas))
 
-    async def log(
+    def log(
         self, name: str, *, since_at: float = 0.0, tail: int | None = None, follow: bool = False
-    ) -> AsyncIterator[LogLine]:
+    ) -> AsyncGenerator[LogLine, None]:
         """As `Client.log`."""
-        call = calls.log(name, since_at=since_at, tail=tail, follow=follow)
-        stream = getattr(self._stub, call.method)(call.request, timeout=call.timeout_s, metadata=self._metadata)
-        try:
-            async for message in stream:
-                yield call.read(message)
-        except grpc.aio.AioRpcError as failure:
-            raise error_from(failure, self.address) from failure
-        finally:
-            stream.cancel()
+        return self._receive(calls.log(name, since_at=since_at, tail=tail, follow=follow))
 
     async def info(self, *, timeout_s: float = calls.MANAGEMENT_TIMEOUT_S) -> ClusterInfo:
         """As `Client.info`."""
@@ -101,3 +126,45 @@ class AsyncClient:
         except grpc.aio.AioRpcError as failure:
             raise error_from(failure, self.address) from failure
         return call.read(answer)
+
+    async def _receive(self, call: calls.Call[R]) -> AsyncGenerator[R, None]:
+        stream = getattr(self._stub, call.method)(call.request, timeout=call.timeout_s, metadata=self._metadata)
+        try:
+            async for message in stream:
+                yield call.read(message)
+        except grpc.aio.AioRpcError as failure:
+            raise error_from(failure, self.address) from failure
+        except asyncio.CancelledError:
+            if _is_being_cancelled():
+                raise
+            raise ClientGoneError(CALL_CANCELLED) from None
+        finally:
+            stream.cancel()
+
+    async def _converse(
+        self, call: calls.Call[R], inputs: AsyncIterator[Any] | Iterator[Any]
+    ) -> AsyncGenerator[R, None]:
+        stream = getattr(self._stub, call.method)(timeout=call.timeout_s, metadata=self._metadata)
+        sent = TaskInputs(stream, call.request, inputs)
+        try:
+            async for message in stream:
+                yield call.read(message)
+        except grpc.aio.AioRpcError as failure:
+            if sent.error is None:
+                raise error_from(failure, self.address) from failure
+        except asyncio.CancelledError:
+            if _is_being_cancelled():
+                raise
+            if sent.error is None:
+                raise ClientGoneError(CALL_CANCELLED) from None
+        finally:
+            stream.cancel()
+            await sent.close()
+        if sent.error is not None:
+            raise sent.error
+
+
+def _is_being_cancelled() -> bool:
+    """Whether a CancelledError is the task's: grpc.aio raises one too where only the call was cancelled."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from dcf.client.facts import ClusterInfo, Function, LogLine, ReplicaFacts, Reply
+from dcf.client.facts import CallStats, Chunk, ClusterInfo, Function, LogLine, ReplicaFacts, Reply
 from dcf.errors import ConfigError, InvalidInputError
 from dcf.rpc import v1_gateway_pb2 as v1
 from dcf.rpc.services import OPTIONS
@@ -86,9 +86,32 @@ def invoke(
     content_type: str | None,
 ) -> Call[Reply]:
     """Call a function."""
-    body, kind = encode_input(data, content_type)
-    request = v1.InvokeRequest(function=name, input=body, content_type=kind, metadata=dict(metadata or {}))
-    return Call("Invoke", request, timeout_s, _read_reply)
+    return Call("Invoke", _invoke_request(name, data, metadata, content_type), timeout_s, _read_reply)
+
+
+def stream(
+    name: str,
+    data: Any,
+    *,
+    timeout_s: float | None,
+    metadata: Mapping[str, str] | None,
+    content_type: str | None,
+) -> Call[Chunk]:
+    """Call a function for an answer in chunks."""
+    return Call("InvokeStream", _invoke_request(name, data, metadata, content_type), timeout_s, _ChunkReader())
+
+
+def converse(
+    name: str, *, timeout_s: float | None, metadata: Mapping[str, str] | None, content_type: str | None
+) -> Call[Chunk]:
+    """Send inputs while the answer comes; the request is the first message, and `next_input` makes the others."""
+    first = v1.InvokeInput(function=name, content_type=content_type or "", metadata=dict(metadata or {}))
+    return Call("InvokeBidi", first, timeout_s, _ChunkReader())
+
+
+def next_input(data: Any) -> v1.InvokeInput:
+    """One more input of a conversation. Raises InvalidInputError."""
+    return v1.InvokeInput(input=encode_input(data, None)[0])
 
 
 def list_functions() -> Call[list[Function]]:
@@ -136,6 +159,13 @@ def info(timeout_s: float = MANAGEMENT_TIMEOUT_S) -> Call[ClusterInfo]:
     return Call("Info", v1.InfoRequest(), timeout_s, _read_info)
 
 
+def _invoke_request(
+    name: str, data: Any, metadata: Mapping[str, str] | None, content_type: str | None
+) -> v1.InvokeRequest:
+    body, kind = encode_input(data, content_type)
+    return v1.InvokeRequest(function=name, input=body, content_type=kind, metadata=dict(metadata or {}))
+
+
 def _read_reply(reply: v1.InvokeReply) -> Reply:
     return Reply(
         output=reply.output,
@@ -143,6 +173,23 @@ def _read_reply(reply: v1.InvokeReply) -> Reply:
         metadata=dict(reply.metadata),
         invocation_id=reply.invocation_id,
     )
+
+
+class _ChunkReader:
+    """Reads the chunks of one call: the id that the first one says is every chunk's."""
+
+    def __init__(self) -> None:
+        self._invocation_id = ""
+
+    def __call__(self, chunk: v1.InvokeChunk) -> Chunk:
+        # A handler that takes no stream is called for each input, and each of these calls has an id of its own.
+        self._invocation_id = chunk.invocation_id or self._invocation_id
+        return Chunk(
+            output=chunk.output,
+            content_type=chunk.content_type,
+            metadata=dict(chunk.metadata),
+            invocation_id=self._invocation_id,
+        )
 
 
 def _read_functions(reply: v1.ListReply) -> list[Function]:
@@ -180,6 +227,12 @@ def _read_function(function: v1.Function) -> Function:
             for replica in function.replica_states
         ),
         updated_at=function.updated_at,
+        calls=CallStats(
+            queue_wait_mean_s=function.calls.queue_wait_mean_s,
+            queue_wait_p99_s=function.calls.queue_wait_p99_s,
+            batches=function.calls.batches,
+            batch_size_mean=function.calls.batch_size_mean,
+        ),
         spec=json_format.MessageToDict(function.spec) if function.HasField("spec") else None,
     )
 

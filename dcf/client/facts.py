@@ -32,6 +32,40 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """A part of an answer, as the handler made it."""
+
+    output: bytes
+    content_type: str = ""
+    """Of this chunk."""
+    metadata: dict[str, str] = field(default_factory=dict)
+    """What the handler set beside its output; in the answer's first chunk only."""
+    invocation_id: str = ""
+    """Of the call that it answers."""
+
+    @property
+    def text(self) -> str:
+        """The output as UTF-8. Raises UnicodeDecodeError where it is not, such as a piece that ends inside a letter."""
+        return self.output.decode()
+
+    def json(self) -> Any:
+        """The output read as JSON. Raises ValueError where it is not."""
+        return json.loads(self.output)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallStats:
+    """What was counted of all calls since the function was deployed first."""
+
+    queue_wait_mean_s: float = 0.0
+    """Before the handler: in gateway, watcher and worker."""
+    queue_wait_p99_s: float = 0.0
+    """99 % waited at most so long."""
+    batches: int = 0
+    batch_size_mean: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaFacts:
     """One replica of a function."""
 
@@ -76,6 +110,7 @@ class Function:
     replica_states: tuple[ReplicaFacts, ...] = ()
     updated_at: float = 0.0
     """Unix seconds."""
+    calls: CallStats = CallStats()
     spec: dict[str, Any] | None = None
     """The deploy request in its JSON form; `describe` alone has it."""
 

@@ -22,6 +22,7 @@ _TRAILER = "grpc-status-details-bin"
 HOW_TO_REACH = (
     'start a cluster with "dcf up", or name another gateway with --gateway, DCF_GATEWAY or "dcf config set gateway"'
 )
+CALL_CANCELLED = "the call was cancelled"
 
 
 def error_from(failure: grpc.RpcError, address: str) -> DcfError:
@@ -42,14 +43,15 @@ def error_from(failure: grpc.RpcError, address: str) -> DcfError:
         if "failed to connect" in text:
             return GatewayUnreachableError(f"no gateway answers at {address}: {HOW_TO_REACH}")
         return GatewayUnreachableError(
-            f"the connection to the gateway at {address} broke before the answer ({text}); the call may have run"
+            f"the connection to the gateway at {address} broke before the answer was whole ({text}); "
+            "the call may have run"
         )
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return GatewayUnreachableError(f"what answers at {address} is no DCF gateway ({text}): {HOW_TO_REACH}")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return DeadlineError(f"no answer from the gateway at {address} within the call's time")
+        return DeadlineError(f"no whole answer from the gateway at {address} within the call's time")
     if code is grpc.StatusCode.CANCELLED:
-        return ClientGoneError("the call was cancelled")
+        return ClientGoneError(CALL_CANCELLED)
     return InternalError(f"the gateway at {address} answered {code.name}: {text}")
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Any, Self, TypeVar
 
 import grpc
 
 from dcf.client import calls
-from dcf.client.facts import ClusterInfo, Function, LogLine, Reply
+from dcf.client.facts import Chunk, ClusterInfo, Function, LogLine, Reply
 from dcf.client.failures import error_from
+from dcf.client.inputs import ThreadInputs, iterator_of
 from dcf.rpc import v1_gateway_pb2 as v1
 from dcf.rpc.services import Stub
 
@@ -60,6 +61,61 @@ class Client:
         """
         return self._send(calls.invoke(name, data, timeout_s=timeout_s, metadata=metadata, content_type=content_type))
 
+    def stream(
+        self,
+        name: str,
+        data: Any = b"",
+        *,
+        timeout_s: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+        content_type: str | None = None,
+    ) -> Generator[Chunk, None, None]:
+        """Call the function `name`; its answer comes in chunks, as the handler makes them.
+
+        >>> for chunk in dcf.stream("story", "Once"):
+        ...     print(chunk.text, end="", flush=True)
+
+        The call begins when the first chunk is asked for. An error is raised after the chunks that came before it.
+        Leaving early (`break`, or `close()` of what is returned) cancels the call, and the handler's generator is
+        closed. A handler that makes chunks faster than they are taken waits, some megabytes ahead.
+
+        Args:
+            data, metadata: as `invoke` has them.
+            timeout_s: seconds until DeadlineError, for the whole of the answer; None: the function's own `timeout`,
+                within which the answer begins, and longer than which it does not stand still.
+        """
+        call = calls.stream(name, data, timeout_s=timeout_s, metadata=metadata, content_type=content_type)
+        return self._receive(call)
+
+    def converse(
+        self,
+        name: str,
+        inputs: Iterable[Any],
+        *,
+        timeout_s: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+        content_type: str | None = None,
+    ) -> Generator[Chunk, None, None]:
+        """Call the function `name` with many inputs; chunks of its answer come meanwhile.
+
+        >>> questions = queue.Queue()
+        >>> for chunk in dcf.converse("chat", iter(questions.get, None)):
+        ...     ...  # questions.put("and then?"), at last questions.put(None)
+
+        As `stream`, and: a handler with `stream(self, requests)` gets the inputs as they come; any other is called
+        for each of them, in order. `inputs` is read lazily, by a thread of the call: the next one when the one
+        before it has been sent. What it raises cancels the call and is raised here, as itself.
+
+        When the call has ended, the thread has too, unless it is inside `inputs`, where nothing can interrupt it:
+        an iterable that waits should be told that it is over. What it then still yields is dropped.
+
+        Args:
+            inputs: each one bytes, str, or anything that JSON can say.
+            content_type: of the inputs, for the handler; None says nothing.
+        """
+        call = calls.converse(name, timeout_s=timeout_s, metadata=metadata, content_type=content_type)
+        return self._converse(call, iterator_of(inputs))
+
     def list(self) -> list[Function]:
         """All functions."""
         return self._send(calls.list_functions())
@@ -85,17 +141,9 @@ class Client:
 
     def log(
         self, name: str, *, since_at: float = 0.0, tail: int | None = None, follow: bool = False
-    ) -> Iterator[LogLine]:
+    ) -> Generator[LogLine, None, None]:
         """Lines of all replicas, oldest first; `since_at` is unix seconds; with `follow` it goes on for ever."""
-        call = calls.log(name, since_at=since_at, tail=tail, follow=follow)
-        stream = getattr(self._stub, call.method)(call.request, timeout=call.timeout_s, metadata=self._metadata)
-        try:
-            for message in stream:
-                yield call.read(message)
-        except grpc.RpcError as failure:
-            raise error_from(failure, self.address) from failure
-        finally:
-            stream.cancel()
+        return self._receive(calls.log(name, since_at=since_at, tail=tail, follow=follow))
 
     def info(self, *, timeout_s: float = calls.MANAGEMENT_TIMEOUT_S) -> ClusterInfo:
         """Version and backend of the cluster."""
@@ -107,3 +155,28 @@ class Client:
         except grpc.RpcError as failure:
             raise error_from(failure, self.address) from failure
         return call.read(answer)
+
+    def _receive(self, call: calls.Call[R]) -> Generator[R, None, None]:
+        stream = getattr(self._stub, call.method)(call.request, timeout=call.timeout_s, metadata=self._metadata)
+        try:
+            for message in stream:
+                yield call.read(message)
+        except grpc.RpcError as failure:
+            raise error_from(failure, self.address) from failure
+        finally:
+            stream.cancel()
+
+    def _converse(self, call: calls.Call[R], inputs: Iterator[Any]) -> Generator[R, None, None]:
+        sent = ThreadInputs(call.request, inputs)
+        stream = getattr(self._stub, call.method)(sent.messages(), timeout=call.timeout_s, metadata=self._metadata)
+        sent.cancel_with(stream.cancel)
+        try:
+            for message in stream:
+                yield call.read(message)
+        except grpc.RpcError as failure:
+            if sent.error is None:
+                raise error_from(failure, self.address) from failure
+        finally:
+            stream.cancel()
+        if sent.error is not None:
+            raise sent.error

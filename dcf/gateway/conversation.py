@@ -94,6 +94,6 @@ class Conversation:
             call.stream.close()
         elif call.queued or call.link is not None:
             call.entry.give_up(call)
-        if call.future.done() and not call.future.cancelled():
+        if not call.future.cancel() and not call.future.cancelled():
             call.future.exception()  # said to somebody, or to nobody who is left
         self.on_close()

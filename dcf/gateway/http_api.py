@@ -68,6 +68,8 @@ class HttpApi:
             response = error_response(error)
         except (asyncio.CancelledError, web.HTTPException, HttpProcessingError):
             raise
+        except ConnectionError:  # the client went while its answer was written; aiohttp finds that out by itself
+            response = web.Response(status=499)
         except Exception:
             log.exception("a request failed", extra={"path": path})
             response = error_response(InternalError("the gateway failed on this request; its log says why"))

@@ -14,6 +14,7 @@ import logging
 from collections.abc import AsyncIterator
 
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
 
 from dcf.errors import InvalidInputError, InvocationError, PayloadTooLargeError, UnauthenticatedError
 from dcf.gateway.http_head import CallHead
@@ -28,6 +29,8 @@ _NOT_THEIRS = frozenset(
     {"connection", "content-length", "content-type", "transfer-encoding", "keep-alive", "upgrade", "te", "trailer"}
 )
 """A handler's own headers that would break the message; content_type is a field of its reply."""
+WRITE_BUFFER_BYTES = 16 * 1024
+"""A reader that stalls holds this much here, beside its window: less than the default, for there may be many."""
 EVENT_STREAM = "text/event-stream"
 
 
@@ -76,18 +79,28 @@ async def _send_stream(request: web.BaseRequest, answer: ReplyStream, headers: d
         response.content_length = answer.length
     try:
         first = await anext(lines := answer.lines(), b"")
-        await response.prepare(request)
+        writer = await _start(request, response)
         # Before the headers an error would have had a status of its own; from here on only the connection can say it.
         try:
             await response.write(first)
             async for data in lines:
                 await response.write(data)
+                await writer.drain()
             await response.write_eof()
         except InvocationError as error:
             _break_off(request, response, error)
     finally:
         answer.close()
     return response
+
+
+async def _start(request: web.BaseRequest, response: web.StreamResponse) -> AbstractStreamWriter:
+    """Send the head of a stream."""
+    if request.transport is not None:
+        request.transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+    writer = await response.prepare(request)
+    assert writer is not None
+    return writer
 
 
 def _break_off(request: web.BaseRequest, response: web.StreamResponse, error: InvocationError) -> None:
@@ -109,17 +122,18 @@ async def _send_events(
         await response.prepare(request)
         await response.write(event)
         return response
-    number = 0
+    number, writer = 0, None
     try:
         messages = answer.messages()
         try:
             async for content, message in messages:
                 event = _event(number, content, message)
-                if not number:
-                    await response.prepare(request)
+                if writer is None:
+                    writer = await _start(request, response)
                 await response.write(event)
+                await writer.drain()
                 number += 1
-            if not number:
+            if writer is None:
                 await response.prepare(request)
         except InvocationError as error:
             if not number:

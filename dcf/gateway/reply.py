@@ -19,7 +19,12 @@ if TYPE_CHECKING:
     from dcf.gateway.call import PendingCall
 
 GROWN_WINDOW_BYTES = 256 * 1024
-"""A reader that keeps up gets a window of this in the end; one that stalls holds no more than STREAM_WINDOW_BYTES."""
+"""A reader that keeps up gets a window of this in the end, so that it need not wait for the way to the worker and
+back, as long as GROWTH_BYTES lasts."""
+GROWTH_BYTES = 4 * 1024 * 1024
+"""All that this process's windows may grow together: a reader may stall later, and then it holds what it was given."""
+TAKE_BYTES = 32 * 1024
+"""Taken at once: what has left here is in the socket's own buffer, and no longer bounded by the window."""
 
 
 class Reply:
@@ -49,6 +54,13 @@ class Piece(NamedTuple):
     """Of its message: frames.BYTES, TEXT or JSON."""
     end: bool
     """Its message ends with it."""
+
+
+class GrowthBudget:
+    """What the windows of this process may still grow. Touched only by the event loop of the gateway."""
+
+    def __init__(self) -> None:
+        self.left_bytes = GROWTH_BYTES
 
 
 class ReplyStream:
@@ -125,7 +137,7 @@ class ReplyStream:
         self._call.entry.give_up(self._call)
 
     async def take(self) -> list[Piece]:
-        """Pieces that have come, at least one; none at the end. Raises the error that it broke off with."""
+        """Pieces that have come, about TAKE_BYTES of them; none at the end. Raises the error that it broke off with."""
         while not self._pieces:
             if self.done:
                 if self._error is not None:
@@ -133,8 +145,11 @@ class ReplyStream:
                 return []
             self._waiter = self._call.loop.create_future()
             await self._waiter
-        pieces = list(self._pieces)
-        self._pieces.clear()
+        pieces, size = [], 0
+        while self._pieces and size < TAKE_BYTES:
+            piece = self._pieces.popleft()
+            pieces.append(piece)
+            size += len(piece.data)
         self._give_credit(pieces)
         return pieces
 
@@ -147,7 +162,10 @@ class ReplyStream:
         self._owed += sum(len(piece.data) + cost for piece in pieces)
         # Small chunks are credited together: a frame for each would cost as much as they do.
         if self._owed * 4 >= self._window or not self.streaming:
-            if self.streaming and self._owed * 2 >= self._window and self._window < GROWN_WINDOW_BYTES:
+            budget = self._call.entry.growth
+            keeps_up = self.streaming and self._owed * 2 >= self._window
+            if keeps_up and self._window < GROWN_WINDOW_BYTES and self._window <= budget.left_bytes:
+                budget.left_bytes -= self._window
                 self._owed += self._window  # it may have waited for us: twice as much next time
                 self._window *= 2
             link.grant(self._call, self._owed)
@@ -197,6 +215,8 @@ class ReplyStream:
             return
         self._closed = True
         self._pieces.clear()
+        if self.streaming:
+            self._call.entry.growth.left_bytes += self._window - frames.STREAM_WINDOW_BYTES
         if self._idle is not None:
             self._idle.cancel()
         if not self.done:

@@ -18,6 +18,7 @@ from dcf.domain.function import FunctionSpec
 from dcf.domain.status import Endpoint, FunctionStatus
 from dcf.errors import FunctionNotFoundError, InvocationError, NoReplicaError, OverloadedError
 from dcf.gateway.call import PendingCall
+from dcf.gateway.reply import GrowthBudget
 from dcf.rpc.frames import MAX_UPLOADS
 
 
@@ -109,8 +110,10 @@ def pick_for_upload(targets: Iterable[T]) -> T | None:
 class FunctionEntry:
     """One function. Touched only by the event loop of the gateway."""
 
-    def __init__(self, spec: FunctionSpec) -> None:
+    def __init__(self, spec: FunctionSpec, growth: GrowthBudget | None = None) -> None:
+        """`growth` is shared by all functions of the process."""
         self.spec = spec
+        self.growth = growth or GrowthBudget()
         self.status: FunctionStatus | None = None
         self.removed = False
         """It was deleted."""
@@ -261,6 +264,7 @@ class Router:
 
     def __init__(self) -> None:
         self.functions: dict[str, FunctionEntry] = {}
+        self._growth = GrowthBudget()
         self.on_endpoints: Callable[[FunctionEntry], None] = lambda entry: None
         """Endpoints of a function changed: the links follow."""
         self.removed: set[str] = set()
@@ -273,7 +277,7 @@ class Router:
             self.remove(spec.name)
             entry = None
         if entry is None:
-            self.functions[spec.name] = FunctionEntry(spec)
+            self.functions[spec.name] = FunctionEntry(spec, self._growth)
         elif spec.revision >= entry.spec.revision:
             entry.spec = spec
 

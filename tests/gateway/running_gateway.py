@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from prometheus_client.parser import text_string_to_metric_families
 
 from dcf.rpc import pb_gateway_pb2, v1_gateway_pb2
 from dcf.rpc.services import OPTIONS, Stub
 from dcf.store.embedded import find_redis_server
 from tests.conftest import RedisServer
+from tests.gateway.processes import children_of
 from tests.scheduler.processes import make_bundle
 
 PB = pb_gateway_pb2.DESCRIPTOR.services_by_name["Gateway"]
@@ -72,6 +74,11 @@ class Cluster:
     def bundle(self, name: str, source: str) -> str:
         """A built function; its image."""
         return make_bundle(self.bundles, name, source)
+
+    def watcher_pids(self) -> list[int]:
+        """Of all replicas."""
+        pids = [pid for process in self._processes if process.poll() is None for pid in children_of(process.pid)]
+        return [pid for pid in pids if b"dcf.watcher" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
     def log(self) -> str:
         return "\n".join(f"--- {path.name}\n{path.read_text()[-4000:]}" for path in self.folder.glob("*.log"))
@@ -159,6 +166,25 @@ class Gateway:
         found = wait_for(look, f"{name} {what}")
         assert isinstance(found, dict)
         return found
+
+    def samples(self) -> list[Any]:
+        """All of /metrics, read by Prometheus' own parser."""
+        with urllib.request.urlopen(f"http://{self.address}/metrics", timeout=30) as answer:
+            families = text_string_to_metric_families(answer.read().decode())
+            return [sample for family in families for sample in family.samples]
+
+    def gauges(self, function: str) -> dict[str, int]:
+        """One function's calls in this process."""
+        return {
+            sample.name: int(sample.value)
+            for sample in self.samples()
+            if sample.labels.get("function_name") == function and "gateway" in sample.labels
+        }
+
+    def metric(self, name: str) -> float:
+        """One of the process's own gauges."""
+        (value,) = [sample.value for sample in self.samples() if sample.name == name]
+        return float(value)
 
     def stop(self) -> int:
         """Ask it to stop, and wait."""

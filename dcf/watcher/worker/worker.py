@@ -158,7 +158,7 @@ class Call:
 
     __slots__ = (
         "id", "invocation_id", "metadata", "deadline", "pieces", "started", "cancelled", "credit", "task",
-        "streaming", "inputs", "ended", "size", "owed", "waiter", "batch",
+        "streaming", "inputs", "ended", "size", "owed", "waiter", "batch", "room",
     )  # fmt: skip
 
     def __init__(self, call_id, payload):
@@ -181,6 +181,7 @@ class Call:
         self.owed = 0  # credit for what was taken, not yet given
         self.waiter = None  # future of an async handler that waits for input or credit
         self.batch = None
+        self.room = None  # condition that sync code of a stream waits on: for input or for credit
 
     def wake(self):
         """Let an async handler look again. Called in the event loop, or with call_soon_threadsafe."""
@@ -210,7 +211,7 @@ class Inputs:
         with worker.lock:
             while not call.inputs and not call.ended and not call.cancelled:
                 worker.flush()
-                worker.credited.wait()
+                call.room.wait()
             return self._take(StopIteration)
 
     def __aiter__(self):
@@ -439,6 +440,7 @@ class Worker:
                 self.flush()
             return
         call.inputs, call.pieces, call.owed = collections.deque(), [], STREAM_WINDOW_BYTES
+        call.room = threading.Condition(self.lock)
         with self.lock:
             self.give_credit(call)  # the first: it is here now, and will not be sent elsewhere
         self.run(call)
@@ -463,7 +465,7 @@ class Worker:
                 self.give_credit(call)
             if flags & LAST:
                 call.ended = True
-            self.credited.notify_all()
+            call.room.notify()
         call.wake()
 
     def give_credit(self, call):
@@ -670,7 +672,7 @@ class Worker:
             with self.lock:
                 while call.credit <= 0 and call.streaming and not call.cancelled:
                     self.flush()
-                    self.credited.wait()
+                    call.room.wait()
                 if call.cancelled:
                     return False
                 self.put_piece(call, kind, head, piece, flags, began)
@@ -701,6 +703,7 @@ class Worker:
         now = time.perf_counter()
         if not call.streaming:
             call.streaming = True
+            call.room = call.room or threading.Condition(self.lock)
             call.credit -= WINDOW_BYTES - STREAM_WINDOW_BYTES
             call.deadline = None  # it was for the first chunk; now the gateway looks that it does not stand still
             prefix = REPLY_PREFIX.pack(micros(now - began), 0, 0, kind, len(head))
@@ -939,7 +942,10 @@ class Worker:
                 if call is None:
                     return
                 call.credit += int.from_bytes(payload, "big")
-                self.credited.notify_all()
+                if call.room is not None:
+                    call.room.notify()
+                else:
+                    self.credited.notify_all()
             if call.waiter is not None:
                 self.loop.call_soon_threadsafe(call.wake)
 
@@ -956,6 +962,8 @@ class Worker:
             if not call.started:
                 self.give_up(call)
             self.credited.notify_all()
+            if call.room is not None:
+                call.room.notify()
             # A batch goes on for those that still wait.
             task = call.task if call.batch is None or all(one.cancelled for one in call.batch) else None
             if call.task is None:
