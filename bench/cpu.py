@@ -37,6 +37,12 @@ def cpu_s(root: int) -> dict[str, float]:
     return used
 
 
+def descendants(root: int) -> list[int]:
+    """`root` and everything below it."""
+    children = [int(pid) for file in Path(f"/proc/{root}/task").glob("*/children") for pid in file.read_text().split()]
+    return [root, *(pid for child in children for pid in descendants(child))]
+
+
 def machine_cpu_s() -> float:
     """CPU seconds that all processes of the machine have used, and what its host took away from it."""
     user, nice, system, _idle, _iowait, irq, softirq, steal = map(

@@ -40,8 +40,13 @@ class Side:
 
 
 @contextmanager
-def open_dcf(folder: Path) -> Iterator[Side]:
-    """`dcf up` with default settings, and the function that `init` writes, deployed."""
+def open_dcf(folder: Path, *, handler: str | None = None, config: str = "") -> Iterator[Side]:
+    """`dcf up` with default settings, and the function that `init` writes, deployed.
+
+    Args:
+        handler: another source for it.
+        config: lines to add to its part of config.yaml, indented by four blanks.
+    """
     work = folder / "work"
     work.mkdir()
     environ = _environ() | {"DCF_BUNDLES": str(folder / "bundles"), "DCF_CONFIG": str(folder / "config.yaml")}
@@ -59,10 +64,15 @@ def open_dcf(folder: Path) -> Iterator[Side]:
         dcf("up", "--detach", *state, "--listen", "127.0.0.1:0")
         facts = json.loads(dcf("status", *state, "--output", "json"))
         dcf("function", "init", "echo", "--runtime", "python", "--gateway", facts["address"])
+        if handler is not None:
+            (work / "echo" / "src" / "handler.py").write_text(handler)
+        path = work / "echo" / "config.yaml"
+        path.write_text(path.read_text().replace("dcf:\n", f"{config}dcf:\n", 1))
         dcf("function", "build", "-f", "echo/config.yaml")
         dcf("function", "deploy", "-f", "echo/config.yaml")
         side = Side(name="dcf", url=f"http://{facts['address']}/function/echo", pid=facts["pid"])
-        _wait_for_echo(side)
+        if handler is None:
+            _wait_for_echo(side)
         yield side
     except BaseException:
         with suppress(SideFailedError):  # what failed first is what counts

@@ -74,14 +74,14 @@ def info(name: NameArgument, gateway: GatewayOption = None, output: OutputOption
             ("Maintainer", function.maintainer),
             ("Description", function.description),
             ("Invocations", str(function.invocation_count)),
-            ("Queue wait", _queue_wait(function)),
+            ("Queue wait", show_queue_wait(function)),
             ("Status", function.status),
             ("Reason", function.reason),
             ("Replicas", show_replicas(function)),
             ("Generation", f"{function.generation}{'' if function.settled else ' (being rolled out)'}"),
             *(("Label", f"{key}={value}") for key, value in sorted(function.labels.items())),
             *_spec_facts(function.spec or {}),
-            ("Batch", _batch(function)),
+            ("Batch", show_batch(function)),
         ]
     )
     if function.replica_states:
@@ -125,14 +125,16 @@ def _spec_facts(spec: dict[str, Any]) -> list[tuple[str, str]]:
     return facts
 
 
-def _queue_wait(function: Function) -> str:
+def show_queue_wait(function: Function) -> str:
+    """How long its calls waited before the handler; "" where there were none."""
     calls = function.calls
     if not function.invocation_count or not calls.queue_wait_p99_s:
         return ""
     return f"mean {_duration(calls.queue_wait_mean_s)}, 99 % within {_duration(calls.queue_wait_p99_s)}"
 
 
-def _batch(function: Function) -> str:
+def show_batch(function: Function) -> str:
+    """What its batches may be, and what they were; "" where it takes one call at a time."""
     from dcf.domain.quantity import parse_duration
 
     spec = (function.spec or {}).get("batch")
@@ -143,8 +145,9 @@ def _batch(function: Function) -> str:
     calls = function.calls
     if not calls.batches:
         return text
+    mean = round(calls.batch_size_mean, 1)
     batches = f"{calls.batches} batch{'' if calls.batches == 1 else 'es'}"
-    return f"{text}; {round(calls.batch_size_mean, 1):g} calls a batch on average, {batches}"
+    return f"{text}; {mean:g} call{'' if mean == 1 else 's'} a batch on average, {batches}"
 
 
 def _duration(seconds: float) -> str:

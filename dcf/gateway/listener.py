@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import cast
@@ -20,6 +21,11 @@ from dcf.lifecycle import TaskSet
 log = logging.getLogger(__name__)
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+UNSENT_BYTES = 128 * 1024
+"""Kept by the kernel for a connection beyond what its peer has taken. By default that grows to some MiB, which a
+reader that stalls would hold, and which its stream would be busy filling."""
+_TCP_NOTSENT_LOWAT = 25
+"""Linux's number; Python 3.11 has no name for it."""
 DECIDE_S = 30.0
 """A connection that has not said what it is by then is closed."""
 
@@ -35,6 +41,8 @@ class _FirstBytes(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's are no subclasses
+        if sys.platform == "linux" and (sock := transport.get_extra_info("socket")):
+            sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         self._timer = asyncio.get_running_loop().call_later(DECIDE_S, self._transport.abort)
 
     def data_received(self, data: bytes) -> None:

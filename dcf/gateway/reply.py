@@ -23,7 +23,7 @@ GROWN_WINDOW_BYTES = 256 * 1024
 back, as long as GROWTH_BYTES lasts."""
 GROWTH_BYTES = 4 * 1024 * 1024
 """All that this process's windows may grow together: a reader may stall later, and then it holds what it was given."""
-TAKE_BYTES = 32 * 1024
+TAKE_BYTES = 16 * 1024
 """Taken at once: what has left here is in the socket's own buffer, and no longer bounded by the window."""
 
 

@@ -100,7 +100,19 @@ def test_worker_and_dcf_have_the_same_numbers() -> None:
 def test_protocol_document_has_the_same_numbers() -> None:
     text = (Path(__file__).parents[2] / "proto" / "worker.md").read_text(encoding="utf-8")
 
-    for name in ("HELLO", "STATE", "OPEN", "DATA", "REPLY", "ERROR", "REFUSED", "CANCEL", "CREDIT", "SHUTDOWN"):
+    for name in (
+        "HELLO",
+        "STATE",
+        "OPEN",
+        "DATA",
+        "REPLY",
+        "ERROR",
+        "REFUSED",
+        "CANCEL",
+        "CREDIT",
+        "SHUTDOWN",
+        "BATCH",
+    ):
         assert f"| {getattr(frames, name)} | `{name}` |" in text
-    for number in (frames.PIECE_BYTES, frames.WINDOW_BYTES, frames.MAX_FRAME_BYTES):
+    for number in (frames.PIECE_BYTES, frames.WINDOW_BYTES, frames.STREAM_WINDOW_BYTES, frames.MAX_FRAME_BYTES):
         assert f"{number:,}".replace(",", " ") in text
