@@ -78,8 +78,6 @@ class PendingCall:
         self.future: asyncio.Future[Reply | ReplyStream] = loop.create_future()
         self.link: Link | None = None
         self.call_id = 0
-        self.upload = False
-        """Its input is still on its way to the replica: it takes no slot there yet."""
         self.leaving = False
         """The handler has returned; the rest of a large answer is on its way."""
         self.queued = False
@@ -89,7 +87,8 @@ class PendingCall:
         self.stream: ReplyStream | None = None
         self.waiter: asyncio.Future[None] | None = None
         """Of whoever has more input and waits for credit."""
-        self.rewind()
+        self.upload = rest is not None or len(body) > frames.PIECE_BYTES
+        """Its input is still on its way to the replica: it takes no slot there yet."""
 
     def rewind(self) -> None:
         """No replica has seen it: it begins anew."""

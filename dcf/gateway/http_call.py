@@ -59,16 +59,17 @@ async def serve_call(invoker: Invoker, request: web.BaseRequest, head: CallHead)
     for key, value in answer.metadata.items():
         if key.lower() not in _NOT_THEIRS:
             headers[key] = value.replace("\r", " ").replace("\n", " ")
-    if head.events:
-        return await _send_events(request, answer, headers, head.function)
-    if isinstance(answer, Reply):
+    if isinstance(answer, Reply) and not head.events:
         return web.Response(body=answer.body, headers=headers)
     with located(entry, answer.invocation_id):
+        if head.events:
+            return await _send_events(request, answer, headers, head.function)
+        assert isinstance(answer, ReplyStream)
         if answer.length is None and request.version < (1, 1):
             # HTTP/1.0 has no chunks: it could not tell a broken stream from a whole one.
             joined = await answer.join(limit)
             return web.Response(body=joined.body, headers=headers)
-    return await _send_stream(request, answer, headers)
+        return await _send_stream(request, answer, headers)
 
 
 async def _send_stream(request: web.BaseRequest, answer: ReplyStream, headers: dict[str, str]) -> web.StreamResponse:

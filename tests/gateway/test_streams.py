@@ -181,7 +181,8 @@ async def test_an_error_before_the_first_chunk_has_its_own_status(
     for accept in ("*/*", "text/event-stream"):
         async with session.post(url(streams, name), data="", headers={"Accept": accept}) as answer:
             assert answer.status == 400
-            assert (await answer.json())["error"]["message"] == "expected words"
+            error = (await answer.json())["error"]
+            assert (error["message"], error["function"]) == ("expected words", name)
     async with session.ws_connect(url(streams, name)) as ws:
         await ws.send_str("")
         closed = await ws.receive(timeout=10)
