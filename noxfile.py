@@ -41,7 +41,7 @@ def tests(session: nox.Session) -> None:
 def flows(session: nox.Session) -> None:
     """Whole clusters: the main job, the wrong moves, and what must survive a kill."""
     _install(session)
-    session.run("pytest", "tests/flows", *PARALLEL, *session.posargs)
+    session.run("pytest", "tests/flows", *PARALLEL, "--dist", "loadgroup", *session.posargs)
 
 
 @nox.session

@@ -25,8 +25,21 @@ from dcf.gateway.websocket import serve_websocket
 
 log = logging.getLogger(__name__)
 
+MAX_LINE_BYTES = 64 * 1024
+"""Of a request's first line: browsers send that much, and a query may hold a text."""
 LINGER_S = 2.0
 """At a stop: how long an idle keep-alive connection may still send a request, which is answered with `close`."""
+
+
+class _NotOurMistake(logging.Filter):
+    """aiohttp logs a client's malformed request as an error of ours, with a traceback; the client has its 400."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+_server_log = logging.getLogger("dcf.gateway.http_server")
+_server_log.addFilter(_NotOurMistake())
 
 
 class HttpApi:
@@ -109,6 +122,8 @@ async def open_http_api(api: HttpApi, *, drain_s: float) -> AsyncIterator[web.Se
         handler_cancellation=True,
         access_log=None,
         keepalive_timeout=75.0,
+        max_line_size=MAX_LINE_BYTES,
+        logger=_server_log,
     )
     try:
         yield server
