@@ -77,7 +77,7 @@ class MeshError(Exception):
 
 
 class Reply:
-    """An answer with its own content type and metadata (HTTP headers of the answer)."""
+    """An answer with its own content type and metadata (HTTP headers of the answer); the body may be a generator."""
 
     def __init__(self, body, content_type=None, metadata=None):
         self.body = body
@@ -158,7 +158,7 @@ class Call:
 
     __slots__ = (
         "id", "invocation_id", "metadata", "deadline", "pieces", "started", "cancelled", "credit", "task",
-        "streaming", "inputs", "ended", "size", "owed", "waiter", "batch", "room",
+        "streaming", "inputs", "ended", "size", "owed", "waiter", "batch", "room", "reply",
     )  # fmt: skip
 
     def __init__(self, call_id, payload):
@@ -181,6 +181,7 @@ class Call:
         self.owed = 0  # credit for what was taken, not yet given
         self.waiter = None  # future of an async handler that waits for input or credit
         self.batch = None
+        self.reply = None  # Reply whose body is a generator: it has the head of the stream
         self.room = None  # condition that sync code of a stream waits on: for input or for credit
 
     def wake(self):
@@ -279,10 +280,15 @@ def pieces_of(body, size=PIECE_BYTES, last=LAST):
         yield body[start : start + size], last if start + size >= len(body) else 0
 
 
-def is_stream(result):
-    """Whether a handler's result is a generator, or another iterator: its items are the answer."""
+def outputs_of(call, result):
+    """The generator, or other iterator, whose items are the answer; None where the result is the answer itself."""
+    if isinstance(result, Reply):
+        outputs = outputs_of(call, result.body)
+        if outputs is not None:
+            call.reply = result
+        return outputs
     kind = type(result)
-    return hasattr(kind, "__next__") or hasattr(kind, "__anext__")
+    return result if hasattr(kind, "__next__") or hasattr(kind, "__anext__") else None
 
 
 class Frames:
@@ -313,14 +319,19 @@ class Frames:
         return frames
 
 
+def head_of(reply):
+    """A Reply's own metadata, as they travel."""
+    head = {"metadata": {str(k): str(v) for k, v in dict(reply.metadata).items()}}
+    if reply.content_type:
+        head["content_type"] = str(reply.content_type)
+    return json.dumps(head).encode("utf-8")
+
+
 def encode_result(result):
     """(content kind, own metadata, body) of what a handler returned. Raises TypeError or ValueError."""
     if isinstance(result, Reply):
         kind, _, body = encode_result(result.body)
-        head = {"metadata": {str(k): str(v) for k, v in dict(result.metadata).items()}}
-        if result.content_type:
-            head["content_type"] = str(result.content_type)
-        return kind, json.dumps(head).encode("utf-8"), body
+        return kind, head_of(result), body
     if isinstance(result, (bytes, bytearray, memoryview)):
         return BYTES, b"", bytes(result)
     if isinstance(result, str):
@@ -581,8 +592,9 @@ class Worker:
         began = time.perf_counter()
         try:
             result = self.call_handler(call, request)
-            if is_stream(result):
-                self.run_stream(call, result, began)
+            outputs = outputs_of(call, result)
+            if outputs is not None:
+                self.run_stream(call, outputs, began)
                 self.local.call = None
                 return
             head, body = self.answer(call, result, began)
@@ -609,8 +621,9 @@ class Worker:
             result = self.call_handler(call, request)
             if inspect.isawaitable(result):
                 result = await result
-            if is_stream(result):
-                await self.run_stream_async(call, result, began)
+            outputs = outputs_of(call, result)
+            if outputs is not None:
+                await self.run_stream_async(call, outputs, began)
                 return
             head, body = self.answer(call, result, began)
         except BaseException as error:
@@ -706,6 +719,8 @@ class Worker:
             call.room = call.room or threading.Condition(self.lock)
             call.credit -= WINDOW_BYTES - STREAM_WINDOW_BYTES
             call.deadline = None  # it was for the first chunk; now the gateway looks that it does not stand still
+            if call.reply is not None:
+                head = head_of(call.reply)
             prefix = REPLY_PREFIX.pack(micros(now - began), 0, 0, kind, len(head))
             self.out.append(frame(call.id, REPLY, prefix + head, STREAM))
         call.credit -= len(piece) + FRAME_COST_BYTES
