@@ -41,7 +41,8 @@ def tests(session: nox.Session) -> None:
 def flows(session: nox.Session) -> None:
     """Whole clusters: the main job, the wrong moves, and what must survive a kill."""
     _install(session)
-    session.run("pytest", "tests/flows", *PARALLEL, "--dist", "loadgroup", *session.posargs)
+    # A file's tests share a cluster, a browser, an installed OpenCV.
+    session.run("pytest", "tests/flows", *PARALLEL, "--dist", "loadfile", *session.posargs)
 
 
 @nox.session

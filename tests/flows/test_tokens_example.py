@@ -20,8 +20,7 @@ from selenium.webdriver.common.by import By
 from tests.flows.browser import open_browser
 from tests.flows.cluster import DCF, Cluster, until
 
-# One worker for all: they share a cluster and a browser.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("tokens")]
+pytestmark = pytest.mark.slow
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "tokens"
 SHELL, PYTHON = (re.findall(rf"^```{kind}\n(.*?)^```", (EXAMPLE / "README.md").read_text(), re.M | re.S)
