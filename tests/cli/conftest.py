@@ -83,6 +83,21 @@ class Shell:
         return error
 
 
+def make_function(shell: Shell, name: str, handler: str, **keys: str) -> Path:
+    """A built function in its own folder; `keys` are added to its config."""
+    shell.ok("function", "init", name)
+    folder = shell.folder / name
+    (folder / "src" / "handler.py").write_text(handler)
+    config = folder / "config.yaml"
+    lines = config.read_text()
+    for key, value in keys.items():
+        lines = "\n".join(line for line in lines.splitlines() if not line.startswith(f"    {key}:"))
+        lines = lines.replace("    runtime: python", f"    runtime: python\n    {key}: {value}") + "\n"
+    config.write_text(lines)
+    shell.ok("function", "build", "-f", str(config))
+    return config
+
+
 @pytest.fixture
 def shell(tmp_path: Path) -> Shell:
     return Shell(tmp_path)

@@ -13,26 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Shell
+from tests.cli.conftest import Shell, make_function
 
 pytestmark = pytest.mark.slow
 
 COLUMNS = ["Function", "Image", "Maintainer", "Invocations", "Replicas", "Status", "Description"]
-
-
-def make_function(shell: Shell, name: str, handler: str, **keys: str) -> Path:
-    """A built function in its own folder; `keys` are added to its config."""
-    shell.ok("function", "init", name)
-    folder = shell.folder / name
-    (folder / "src" / "handler.py").write_text(handler)
-    config = folder / "config.yaml"
-    lines = config.read_text()
-    for key, value in keys.items():
-        lines = "\n".join(line for line in lines.splitlines() if not line.startswith(f"    {key}:"))
-        lines = lines.replace("    runtime: python", f"    runtime: python\n    {key}: {value}") + "\n"
-    config.write_text(lines)
-    shell.ok("function", "build", "-f", str(config))
-    return config
 
 
 @pytest.fixture(scope="module")

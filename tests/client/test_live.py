@@ -108,7 +108,7 @@ def test_log_is_read_and_followed(gateway: str) -> None:
         line = next(followed)
         seen.set()
         caller.join()
-        followed.close()  # type: ignore[attr-defined]
+        followed.close()
 
     assert line.text == "got 5 bytes"
     assert line.replica.startswith("echo-")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import subprocess
 import sys
@@ -96,6 +97,20 @@ async def test_no_gateway_there_is_said_by_the_async_client_too() -> None:
         with pytest.raises(GatewayUnreachableError, match=r"dcf up"):
             async for _ in client.log("echo"):
                 pass
+
+
+def test_no_gateway_there_is_said_by_streams_too() -> None:
+    with Client(free_address()) as client:
+        for chunks in (client.stream("echo", "x"), client.converse("echo", itertools.repeat("x"))):
+            with pytest.raises(GatewayUnreachableError, match=r"dcf up"):
+                next(chunks)
+
+
+async def test_no_gateway_there_is_said_by_async_streams_too() -> None:
+    async with AsyncClient(free_address()) as client:
+        for chunks in (client.stream("echo", "x"), client.converse("echo", itertools.repeat("x"))):
+            with pytest.raises(GatewayUnreachableError, match=r"dcf up"):
+                await anext(chunks)
 
 
 def test_server_that_is_no_gateway_is_said() -> None:

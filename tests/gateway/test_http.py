@@ -214,7 +214,8 @@ def test_a_first_line_that_is_too_long_is_the_clients_mistake(show: Gateway) -> 
     host, _, port = show.address.partition(":")
     for length, status in ((30_000, b"200"), (100_000, b"400")):
         with socket.create_connection((host, int(port)), timeout=10) as sock:
-            sock.sendall(b"GET /function/show?x=" + b"y" * length + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            line = b"GET /function/show?x=" + b"y" * length + b" HTTP/1.1"
+            sock.sendall(line + b"\r\nHost: x\r\nConnection: close\r\n\r\n")
             answer = sock.recv(65536)
         assert answer.split(b" ", 2)[1] == status, answer[:200]
     assert "Traceback" not in show.cluster.log()
