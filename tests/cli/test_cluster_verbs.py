@@ -90,11 +90,12 @@ def processes_of(folder: Path) -> list[int]:
     return found
 
 
+@pytest.mark.timeout(300)  # it installs scikit-learn, beside everything else that the tests do
 def test_demo_prints_the_digit_and_leaves_nothing_behind(tmp_path: Path) -> None:
     shell = Shell(tmp_path)
 
     done = subprocess.run(
-        [*demo_command()], cwd=tmp_path, env=shell.environ | {"TMPDIR": str(tmp_path)}, capture_output=True, timeout=110
+        [*demo_command()], cwd=tmp_path, env=shell.environ | {"TMPDIR": str(tmp_path)}, capture_output=True, timeout=280
     )
 
     text = done.stdout.decode()

@@ -72,7 +72,7 @@ async def test_a_store_goes_on_after_redis_was_killed_and_nothing_is_lost(own_re
     async with open_store(own_redis.url) as store:
         await asyncio.gather(*(store.read_specs() for _ in range(5)))  # several connections, all of them stale below
         await store.write_spec(ECHO, expected_revision=0)
-        await store.write_counts("gateway-0", {("echo", "u1"): 5})
+        await store.write_counts("gateway-0", {("echo", "u1"): {"invocations": 5}})
         own_redis.kill()
         with pytest.raises(StoreUnavailableError):
             await store.read_specs()
@@ -80,9 +80,9 @@ async def test_a_store_goes_on_after_redis_was_killed_and_nothing_is_lost(own_re
         own_redis.restart()
 
         assert await store.read_specs() == {"echo": ECHO}
-        assert await store.read_counts() == {"u1": {"gateway-0": 5}}
-        await store.write_counts("gateway-0", {("echo", "u1"): 6})
-        assert await store.read_counts() == {"u1": {"gateway-0": 6}}
+        assert await store.read_counts() == {"u1": {"gateway-0": {"invocations": 5}}}
+        await store.write_counts("gateway-0", {("echo", "u1"): {"invocations": 6}})
+        assert await store.read_counts() == {"u1": {"gateway-0": {"invocations": 6}}}
 
 
 async def next_hint(hints: AsyncGenerator[ChangedKey, None]) -> ChangedKey:
