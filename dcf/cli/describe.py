@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dcf.cli.gateway import GatewayOption, open_gateway
+from dcf.cli.invoke import interruptible
 from dcf.cli.output import Form, OutputOption, write, write_facts, write_json, write_table
 
 if TYPE_CHECKING:
@@ -189,9 +191,11 @@ def log(
 
     since_at = time.time() - parse_duration(since) if since else 0.0
     with open_gateway(gateway, name=name) as client:
-        for line in client.log(name, since_at=since_at, tail=tail, follow=follow):
-            # One object a line: a log has no end that a list could be closed at.
-            write(json.dumps(to_json(line), ensure_ascii=False) if output is Form.JSON else show_line(line))
+        found = client.log(name, since_at=since_at, tail=tail, follow=follow)
+        with closing(interruptible(client, found)) as lines:
+            for line in lines:
+                # One object a line: a log has no end that a list could be closed at.
+                write(json.dumps(to_json(line), ensure_ascii=False) if output is Form.JSON else show_line(line))
 
 
 def show_line(line: LogLine) -> str:

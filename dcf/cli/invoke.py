@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Iterable
+import threading
+from collections.abc import Generator, Iterable
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -15,7 +18,9 @@ from dcf.cli.output import say, write_bytes
 from dcf.errors import ConfigError, DcfError, FunctionNotFoundError, InvocationError
 
 if TYPE_CHECKING:
-    from dcf.client import Chunk
+    from dcf.client import Chunk, Client
+
+T = TypeVar("T")
 
 DataOption = Annotated[str | None, typer.Option("--data", "-d", metavar="TEXT", help="The input.")]
 FileOption = Annotated[Path | None, typer.Option("--file", metavar="PATH", help="A file with the input; - is stdin.")]
@@ -59,10 +64,9 @@ def invoke(
     with open_gateway(gateway, name=name) as client:
         try:
             if stream:
-                with closing(
-                    client.stream(name, body, timeout_s=timeout_s, metadata=metadata, content_type=content_type)
-                ) as chunks:
-                    write_chunks(chunks)
+                chunks = client.stream(name, body, timeout_s=timeout_s, metadata=metadata, content_type=content_type)
+                with closing(interruptible(client, chunks)) as messages:
+                    write_chunks(messages)
                 return
             reply = client.invoke(name, body, timeout_s=timeout_s, metadata=metadata, content_type=content_type)
         except FunctionNotFoundError:
@@ -70,6 +74,55 @@ def invoke(
         except InvocationError as error:
             raise DcfError(f"{status_of(error).code}: {describe_failure(error)}") from error
     write_bytes(reply.output)
+
+
+def interruptible(client: Client, messages: Generator[T, None, None]) -> Generator[T, None, None]:
+    """`messages` of one of the client's streams; Ctrl-C closes the client and ends them with KeyboardInterrupt.
+
+    gRPC does not bear an exception that a signal raises anywhere inside it: every hundredth time, with a fast
+    stream, a lock is released twice or its own thread dies. So it is told by another thread, which is there before:
+    a signal handler may come when threading's own lock is held.
+    """
+    waiting = interrupted = False
+    told: SimpleQueue[bool] = SimpleQueue()
+
+    def on_interrupt(number: int, frame: object) -> None:
+        nonlocal interrupted
+        if interrupted or not waiting:
+            raise KeyboardInterrupt
+        interrupted = True
+        told.put(True)
+
+    def close_when_told() -> None:
+        if told.get():
+            client.close()
+
+    closer = threading.Thread(target=close_when_told, name="closer", daemon=True)
+    closer.start()
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:  # a shell's background job has no Ctrl-C
+        signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        with closing(messages):
+            while True:
+                waiting = True
+                try:
+                    message = next(messages)
+                except StopIteration:
+                    return
+                except Exception:
+                    if interrupted:
+                        raise KeyboardInterrupt from None
+                    raise
+                finally:
+                    waiting = False
+                if interrupted:
+                    raise KeyboardInterrupt
+                yield message
+    finally:
+        signal.signal(signal.SIGINT, before)
+        told.put(False)
+        closer.join()
 
 
 def write_chunks(chunks: Iterable[Chunk]) -> None:

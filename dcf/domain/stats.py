@@ -17,8 +17,9 @@ Totals = Mapping[str, int]
 """Measure -> running total."""
 
 INVOCATIONS = "invocations"
-QUEUE_WAIT_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, math.inf)
-"""Prometheus' own bounds, from a gateway's turnaround to the default timeout."""
+QUEUE_WAIT_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+                600.0, 3600.0, math.inf)  # fmt: skip
+"""Prometheus' own bounds, from a gateway's turnaround to the longest timeouts."""
 BATCH_SIZE = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, math.inf)
 
 

@@ -7,11 +7,10 @@ large for one frame or has no end yet.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
-from dcf.errors import InvocationError
+from dcf.errors import ClientGoneError, InvocationError
 from dcf.gateway.reply import Reply, ReplyStream
 from dcf.rpc import frames
 from dcf.rpc.frames import CONTENT_TYPES, unpack_reply
@@ -87,12 +86,12 @@ class PendingCall:
         self.stream: ReplyStream | None = None
         self.waiter: asyncio.Future[None] | None = None
         """Of whoever has more input and waits for credit."""
-        self.upload = rest is not None or len(body) > frames.PIECE_BYTES
-        """Its input is still on its way to the replica: it takes no slot there yet."""
+        self.upload = rest is not None
+        """Its input still comes from the caller, in the caller's own time: it takes no slot at a replica yet."""
 
     def rewind(self) -> None:
         """No replica has seen it: it begins anew."""
-        self.upload = self.rest is not None or len(self.body) > frames.PIECE_BYTES
+        self.upload = self.rest is not None
 
     def remaining_s(self) -> float:
         """Until its deadline; negative after it."""
@@ -109,7 +108,7 @@ class PendingCall:
     def on_reply(self, payload: bytes, flags: int) -> frames.Replied:
         """The head of the answer, and where it is small all of it."""
         reply = unpack_reply(payload)
-        head = json.loads(reply.metadata) if reply.metadata else {}
+        head = frames.unpack_json(reply.metadata) if reply.metadata else {}
         content_type = head.get("content_type") or CONTENT_TYPES.get(reply.content, CONTENT_TYPES[frames.BYTES])
         metadata = head.get("metadata", {})
         if flags & frames.LAST and not flags & frames.STREAM:
@@ -175,6 +174,8 @@ class PendingCall:
                 sender.send(b"", frames.LAST)
         except InvocationError as error:
             self.fail(error)
+        except ConnectionError:
+            self.fail(ClientGoneError("the caller went away in the middle of its input"))
 
 
 class Sender:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from dcf.errors import DeadlineError, PayloadTooLargeError
+from dcf.errors import DeadlineError, InvocationError, PayloadTooLargeError
 from dcf.gateway.call import PendingCall
 from dcf.gateway.reply import Reply, ReplyStream
 from dcf.rpc import frames
@@ -81,6 +81,10 @@ class Conversation:
         if isinstance(answer, ReplyStream):
             answer.watch_idle(self._limit_s)
         return answer
+
+    def fail(self, error: InvocationError) -> None:
+        """Its input cannot go on: that is how it ends."""
+        self._call.fail(error)
 
     def close(self) -> None:
         """Nobody reads or writes any more: what is not done is cancelled. Safe to call twice."""

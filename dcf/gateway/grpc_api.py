@@ -22,6 +22,7 @@ from dcf.gateway.admin import Admin
 from dcf.gateway.grpc_pb import PbGateway
 from dcf.gateway.grpc_v1 import V1Gateway
 from dcf.gateway.invoke import Invoker
+from dcf.gateway.stopping import Stopping
 from dcf.gateway.token import ManagementToken
 from dcf.lifecycle import open_task_set
 from dcf.rpc import pb_gateway_pb2, v1_gateway_pb2
@@ -49,11 +50,9 @@ async def open_grpc_api(
     invoker: Invoker,
     admin: Admin,
     token: ManagementToken,
-    stopping: asyncio.Event,
-    *,
-    drain_s: float,
+    stopping: Stopping,
 ) -> AsyncIterator[grpc.aio.Server]:
-    """Serve on `address` (`unix:/path`, `unix-abstract:name`); at the end calls in flight have `drain_s`.
+    """Serve on `address` (`unix:/path`, `unix-abstract:name`); at the end calls in flight have `stopping.left_s()`.
 
     Args:
         stopping: once it is set, health says NOT_SERVING and endless streams end.
@@ -87,31 +86,28 @@ async def open_grpc_api(
         raise ConfigError(f"gRPC cannot listen on {address}")
     await server.start()
     async with open_task_set() as tasks:
-        tasks.start("grpc health", _say_stopping(served, stopping))
+        tasks.start("grpc stop", _stop(server, served, endless, stopping))
         try:
             yield server
         finally:
             # Also where the block ended by an error: who asks must not be sent here any more.
             stopping.set()
-            await served.enter_graceful_shutdown()
-            endless.end()
-            # New calls are refused from here on; clients hear it and go elsewhere.
-            tasks.start("grpc stop", server.stop(drain_s))
-            await _until_idle(invoker, drain_s)
-            await server.stop(min(drain_s, FLUSH_S))
+            await _until_idle(invoker, stopping)
+            await server.stop(min(stopping.left_s(), FLUSH_S))
 
 
-async def _until_idle(invoker: Invoker, limit_s: float) -> None:
+async def _until_idle(invoker: Invoker, stopping: Stopping) -> None:
     """Only calls of functions are worth the whole drain time; no other stream is waited for like them."""
-    loop = asyncio.get_running_loop()
-    end = loop.time() + limit_s
-    while invoker.in_flight and loop.time() < end:
+    while invoker.in_flight and stopping.left_s():
         await asyncio.sleep(0.02)
 
 
-async def _say_stopping(served: _Health, stopping: asyncio.Event) -> None:
+async def _stop(server: grpc.aio.Server, served: _Health, endless: _EndlessStreams, stopping: Stopping) -> None:
+    """At the moment that HTTP stops too: new calls are refused; clients hear it and go elsewhere."""
     await stopping.wait()
     await served.enter_graceful_shutdown()
+    endless.end()
+    await server.stop(stopping.left_s())
 
 
 class _EndlessStreams:

@@ -23,12 +23,12 @@ from dcf.rpc import frames
 from dcf.rpc.v1_gateway_pb2 import InvokeChunk, InvokeInput, InvokeRequest
 
 
-def call_headers(request: InvokeRequest | InvokeInput) -> dict[str, Any] | None:
+def call_headers(request: InvokeRequest | InvokeInput) -> dict[str, Any]:
     """The handler's `req.metadata`."""
     headers = dict(request.metadata)
     if request.content_type and not any(key.lower() == "content-type" for key in headers):
         headers["content-type"] = request.content_type
-    return {"headers": headers} if headers else None
+    return {"headers": headers}
 
 
 async def run_invoke_stream(invoker: Invoker, request: InvokeRequest, context: Context) -> None:
@@ -59,6 +59,7 @@ async def run_invoke_bidi(invoker: Invoker, context: Context, stopping: asyncio.
         if message.HasField("input"):
             if stopping.is_set():
                 raise ClusterUnavailableError("this gateway stops: connect again for the inputs from here on")
+            entry = await invoker.entry(first.function)  # it may have been deployed anew
             answer = await invoker.call(entry, message.input, encoded=metadata, timeout_s=remaining_s(context))
             await _write_all(context, entry, answer)
         message = await cast("Any", context).read()

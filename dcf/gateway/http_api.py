@@ -21,12 +21,14 @@ from dcf.gateway.http_call import error_response, serve_call
 from dcf.gateway.http_head import FUNCTION, CallHeads
 from dcf.gateway.invoke import Invoker
 from dcf.gateway.metrics import CONTENT_TYPE, Metrics
+from dcf.gateway.stopping import Stopping
 from dcf.gateway.websocket import serve_websocket
 
 log = logging.getLogger(__name__)
 
 MAX_LINE_BYTES = 64 * 1024
 """Of a request's first line: browsers send that much, and a query may hold a text."""
+CUT_S = 0.5
 LINGER_S = 2.0
 """At a stop: how long an idle keep-alive connection may still send a request, which is answered with `close`."""
 
@@ -51,17 +53,26 @@ class HttpApi:
         health: Health,
         handle_system: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
         metrics: Metrics,
-        stopping: asyncio.Event,
+        stopping: Stopping,
     ) -> None:
         self._invoker = invoker
         self._health = health
         self._handle_system = handle_system
         self._metrics = metrics
         self._stopping = stopping
+        self.active = 0
+        """Requests that are being answered."""
         self._heads = CallHeads()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Any request."""
+        self.active += 1
+        try:
+            return await self._handle(request)
+        finally:
+            self.active -= 1
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.raw_path
         try:
             if path.startswith(FUNCTION):
@@ -114,7 +125,7 @@ def _make_request(
 
 
 @asynccontextmanager
-async def open_http_api(api: HttpApi, *, drain_s: float) -> AsyncIterator[web.Server]:
+async def open_http_api(api: HttpApi, stopping: Stopping) -> AsyncIterator[web.Server]:
     """aiohttp's protocol factory; at the end every call in flight is answered, then connections close."""
     server = web.Server(
         api.handle,
@@ -123,6 +134,8 @@ async def open_http_api(api: HttpApi, *, drain_s: float) -> AsyncIterator[web.Se
         access_log=None,
         keepalive_timeout=75.0,
         max_line_size=MAX_LINE_BYTES,
+        # A body is the handler's as it is, with its Content-Encoding; and its size is what `max_payload` bounds.
+        auto_decompress=False,
         logger=_server_log,
     )
     try:
@@ -130,6 +143,7 @@ async def open_http_api(api: HttpApi, *, drain_s: float) -> AsyncIterator[web.Se
     finally:
         loop = asyncio.get_running_loop()
         linger_end = loop.time() + LINGER_S
-        while server.connections and loop.time() < linger_end:
+        while (api.active and stopping.left_s()) or (server.connections and loop.time() < linger_end):
             await asyncio.sleep(0.02)
-        await server.shutdown(drain_s)
+        # What still runs is cut off; aiohttp waits up to this twice, before and after it cancels.
+        await server.shutdown(CUT_S)

@@ -15,8 +15,9 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_exceptions import HttpProcessingError
 
-from dcf.errors import InvalidInputError, InvocationError, PayloadTooLargeError, UnauthenticatedError
+from dcf.errors import ClientGoneError, InvalidInputError, InvocationError, PayloadTooLargeError, UnauthenticatedError
 from dcf.gateway.http_head import CallHead
 from dcf.gateway.invoke import Invoker, located
 from dcf.gateway.reply import Reply, ReplyStream, content_of
@@ -61,6 +62,11 @@ async def serve_call(invoker: Invoker, request: web.BaseRequest, head: CallHead)
             headers[key] = value.replace("\r", " ").replace("\n", " ")
     if isinstance(answer, Reply) and not head.events:
         return web.Response(body=answer.body, headers=headers)
+    if request.method == "HEAD":
+        # aiohttp writes no body for a Response, but would for a stream.
+        if isinstance(answer, ReplyStream):
+            answer.close()
+        return web.Response(headers=headers | ({"Content-Type": EVENT_STREAM} if head.events else {}))
     with located(entry, answer.invocation_id):
         if head.events:
             return await _send_events(request, answer, headers, head.function)
@@ -196,8 +202,17 @@ async def _read_body(request: web.BaseRequest, head: CallHead, limit: int) -> tu
 async def _pieces(request: web.BaseRequest, head: CallHead, limit: int) -> AsyncIterator[bytes]:
     """The body in pieces of at most PIECE_BYTES."""
     size = 0
-    while piece := await request.content.read(frames.PIECE_BYTES):
+    while piece := await _read(request):
         size += len(piece)
         if size > limit:
             raise PayloadTooLargeError(f"the body has over {limit} bytes; {head.function} takes no more (max_payload)")
         yield piece
+
+
+async def _read(request: web.BaseRequest) -> bytes:
+    try:
+        return bytes(await request.content.read(frames.PIECE_BYTES))
+    except ConnectionError as error:
+        raise ClientGoneError("the client went away in the middle of its body") from error
+    except (HttpProcessingError, web.RequestPayloadError) as error:
+        raise InvalidInputError(f"the body cannot be read: {error}") from error

@@ -176,21 +176,27 @@ class Invoker:
         Raises:
             InvocationError: none will be, or none is within the function's `timeout`.
         """
+        if (known := entry.bidirectional) is not None:
+            return known
         spec = entry.spec
         limit_s = spec.timeout_s if timeout_s is None or timeout_s > spec.timeout_s else timeout_s
+        entry.check_queue()
+        entry.asking += 1
+        self.in_flight += 1
         try:
             async with asyncio.timeout(limit_s):
                 while (known := entry.bidirectional) is None:
                     if entry.removed:
-                        raise FunctionNotFoundError(
-                            f"{spec.name} was deleted while the call waited", function=spec.name
-                        )
+                        raise entry.gone()
                     if error := entry.hopeless():
                         error.function = spec.name
                         raise error
                     await entry.changed.wait()
         except TimeoutError:
             raise no_replica(entry, limit_s) from None
+        finally:
+            entry.asking -= 1
+            self.in_flight -= 1
         return known
 
     def _make(

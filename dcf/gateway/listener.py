@@ -24,6 +24,9 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 UNSENT_BYTES = 128 * 1024
 """Kept by the kernel for a connection beyond what its peer has taken. By default that grows to some MiB, which a
 reader that stalls would hold, and which its stream would be busy filling."""
+SILENT_S = 30
+"""A peer whose machine was switched off breaks no connection by itself: it is asked after this, and gone after as long
+again without an answer."""
 _TCP_NOTSENT_LOWAT = 25
 """Linux's number; Python 3.11 has no name for it."""
 DECIDE_S = 30.0
@@ -43,6 +46,10 @@ class _FirstBytes(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's are no subclasses
         if sys.platform == "linux" and (sock := transport.get_extra_info("socket")):
             sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, SILENT_S)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, SILENT_S // 3)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
         self._timer = asyncio.get_running_loop().call_later(DECIDE_S, self._transport.abort)
 
     def data_received(self, data: bytes) -> None:

@@ -34,6 +34,7 @@ from dcf.gateway.router import Router
 from dcf.gateway.settings import GatewaySettings
 from dcf.gateway.stats import Stats
 from dcf.gateway.stats_publisher import publish, run_stats_publisher
+from dcf.gateway.stopping import Stopping
 from dcf.gateway.token import ManagementToken
 from dcf.lifecycle import die_with_parent, open_task_set, running, unpack_group, until_signalled
 from dcf.logs import configure_logs
@@ -50,7 +51,7 @@ async def serve(settings: GatewaySettings) -> None:
     token = ManagementToken.from_file(settings.token_file)
     host, port = settings.address()
     grpc_name = f"dcf-gateway-{os.getpid()}-{secrets.token_hex(8)}"
-    stopping = asyncio.Event()
+    stopping = Stopping(settings.drain_s)
     router, stats = Router(), Stats(settings.gateway_id)
     invoker = Invoker(router)
     async with open_store(settings.store_url) as store, open_task_set() as tasks:
@@ -71,8 +72,8 @@ async def serve(settings: GatewaySettings) -> None:
                 stats_publisher=run_stats_publisher(store, stats),
                 liveness=links.run_liveness(),
             ),
-            open_grpc_api(f"unix-abstract:{grpc_name}", invoker, admin, token, stopping, drain_s=settings.drain_s),
-            open_http_api(http_api, drain_s=settings.drain_s) as http_protocol,
+            open_grpc_api(f"unix-abstract:{grpc_name}", invoker, admin, token, stopping),
+            open_http_api(http_api, stopping) as http_protocol,
         ):
             await sync.synced.wait()
             listener = Listener(http_protocol, f"\0{grpc_name}", tasks)

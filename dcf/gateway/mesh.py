@@ -94,7 +94,7 @@ class MeshCalls:
         if call.size > limit:
             self._fail(call_id, PayloadTooLargeError(f"a mesh call of more than {limit} bytes (max_payload)"))
         elif flags & LAST:
-            call.task = f"mesh-{self._link.endpoint.replica}-{self._link.entry.spec.uid}-{call_id}"
+            call.task = f"mesh-{self._link.endpoint.replica}-{self._link.entry.spec.uid}-{id(self)}-{call_id}"
             self._tasks.start(call.task, self._run(call_id, call))
         elif credit:
             self._link.write(call_id, frames.CREDIT, len(piece).to_bytes(4, "big"))

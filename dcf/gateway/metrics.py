@@ -47,7 +47,7 @@ class Metrics:
         )
         for name, entry in sorted(self._router.functions.items()):
             in_flight.add_metric([name, self._gateway], sum(link.in_flight for link in entry.links.values()))
-            queued.add_metric([name, self._gateway], entry.queued)
+            queued.add_metric([name, self._gateway], entry.queued + entry.asking)
         calls = GaugeMetricFamily("dcf_gateway_calls", "Calls that this process answers now.", labels=["gateway"])
         calls.add_metric([self._gateway], self._invoker.in_flight)
         tasks = GaugeMetricFamily("dcf_gateway_tasks", "Tasks of this process's event loop.", labels=["gateway"])

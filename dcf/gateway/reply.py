@@ -178,7 +178,8 @@ class ReplyStream:
         while pieces := await self.take():
             for piece in pieces:
                 parts.append(piece.data)
-                content = piece.content
+                if self.streaming:
+                    content = piece.content
                 if piece.end:
                     yield content, parts[0] if len(parts) == 1 else b"".join(parts)
                     parts = []

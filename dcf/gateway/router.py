@@ -46,6 +46,11 @@ class Target(Protocol):
         ...
 
     @property
+    def takes_uploads(self) -> bool:
+        """It has not refused one since it last told its state."""
+        ...
+
+    @property
     def concurrency(self) -> int:
         """Handlers that run at once in it."""
         ...
@@ -100,7 +105,9 @@ def pick_for_upload(targets: Iterable[T]) -> T | None:
     best: T | None = None
     best_load = math.inf
     for target in targets:
-        if target.open and target.uploads < max(MAX_UPLOADS, target.capacity):
+        room = max(MAX_UPLOADS, target.capacity)
+        there = target.outstanding + target.uploads
+        if target.open and target.takes_uploads and target.uploads < room and there < target.capacity + room:
             load = (target.outstanding + target.uploads) / target.concurrency
             if load < best_load:
                 best, best_load = target, load
@@ -124,13 +131,17 @@ class FunctionEntry:
         """Set, and replaced, when a replica came into routing or the scheduler said something."""
         self._queue: deque[PendingCall] = deque()
         self._uploads: deque[PendingCall] = deque()
-        """Those that wait with an input larger than one frame. In a line of their own: they need no slot to begin."""
+        """Those whose input is still on its way. In a line of their own: they need no slot to begin."""
+        self._streams: deque[PendingCall] = deque()
+        """Those whose input is a stream. In a line of their own: not every replica may take them during an update."""
         self.queued = 0
-        """Calls that wait, in both lines, which may also hold some that were given up."""
+        """Calls that wait, in all lines, which may also hold some that were given up."""
+        self.asking = 0
+        """Streams that wait to learn what kind of handler it is."""
 
     def submit(self, call: PendingCall) -> None:
         """Send or hold a call. Raises OverloadedError or NoReplicaError when it is refused at once."""
-        line = self._uploads if call.upload else self._queue
+        line = self._line(call)
         if not line or not self.queued:
             link = self._pick(call)
             if link is not None:
@@ -140,7 +151,12 @@ class FunctionEntry:
         line.append(call)
         self._note_queued(call)
 
+    def _line(self, call: PendingCall) -> deque[PendingCall]:
+        return self._streams if call.bidirectional else self._uploads if call.upload else self._queue
+
     def _pick(self, call: PendingCall) -> Link | None:
+        if call.bidirectional:  # during an update some replicas may be of a version that takes no streams
+            return pick(link for link in self.links.values() if link.bidirectional)
         return (pick_for_upload if call.upload else pick)(self.links.values())
 
     def _note_queued(self, call: PendingCall) -> None:
@@ -156,7 +172,8 @@ class FunctionEntry:
     @property
     def bidirectional(self) -> bool | None:
         """Whether the handler takes streams of input; None while no replica has said."""
-        return next((link.bidirectional for link in self.links.values() if link.open), None)
+        known = [link.bidirectional for link in self.links.values() if link.open]
+        return any(known) if known else None
 
     def note_change(self) -> None:
         """Wake who waits for `changed`."""
@@ -165,14 +182,12 @@ class FunctionEntry:
 
     def _admit(self, call: PendingCall) -> None:
         """Raise where waiting makes no sense."""
+        if self.removed:
+            raise self.gone()
         if error := self.hopeless():
             raise error
         spec = self.spec
-        if self.queued >= spec.queue:
-            raise OverloadedError(
-                f"the queue of {spec.name} is full: {self.queued} calls wait (queue: {spec.queue})",
-                retry_after_s=self.estimate_s() or 1.0,
-            )
+        self.check_queue()
         estimate_s = self.estimate_s()
         if estimate_s > call.remaining_s():
             raise OverloadedError(
@@ -180,6 +195,19 @@ class FunctionEntry:
                 f"this one has {max(call.remaining_s(), 0):.1f} s",
                 retry_after_s=estimate_s,
             )
+
+    def check_queue(self) -> None:
+        """Raise OverloadedError where no more may wait."""
+        waiting, limit = self.queued + self.asking, self.spec.queue
+        if waiting >= limit:
+            raise OverloadedError(
+                f"the queue of {self.spec.name} is full: {waiting} calls wait (queue: {limit})",
+                retry_after_s=self.estimate_s() or 1.0,
+            )
+
+    def gone(self) -> FunctionNotFoundError:
+        """It was deleted."""
+        return FunctionNotFoundError(f"{self.spec.name} was deleted while the call waited", function=self.spec.name)
 
     def hopeless(self) -> NoReplicaError | None:
         """Why no replica will take a call, where that is known."""
@@ -214,8 +242,11 @@ class FunctionEntry:
         """Take back a call that a replica has not started: it goes first."""
         if call.future.done():
             return
+        if self.removed:
+            call.fail(self.gone())
+            return
         call.rewind()
-        (self._uploads if call.upload else self._queue).appendleft(call)
+        self._line(call).appendleft(call)
         self._note_queued(call)
 
     def give_up(self, call: PendingCall) -> None:
@@ -223,17 +254,19 @@ class FunctionEntry:
         if call.queued:
             self._leave_queue(call)
             # Left in the deque; dispatch skips it. Not for ever: a stuck function's queue is compacted here.
-            if len(self._queue) + len(self._uploads) > 2 * self.queued + 64:
-                self._queue = deque(waiting for waiting in self._queue if waiting.queued)
-                self._uploads = deque(waiting for waiting in self._uploads if waiting.queued)
+            line = self._line(call)
+            if len(line) > 2 * self.queued + 64:
+                waiting = [one for one in line if one.queued]
+                line.clear()
+                line.extend(waiting)
         elif call.link is not None:
             call.link.cancel(call)
 
     def dispatch(self) -> None:
         """Send what waits, as far as there is room."""
         if self.queued:
-            self._dispatch(self._uploads)
-            self._dispatch(self._queue)
+            for line in (self._uploads, self._streams, self._queue):
+                self._dispatch(line)
 
     def _dispatch(self, line: deque[PendingCall]) -> None:
         while line:
@@ -250,9 +283,9 @@ class FunctionEntry:
 
     def fail_waiting(self, make_error: Callable[[], InvocationError]) -> None:
         """Answer every waiting call with an error."""
-        waiting = [*self._uploads, *self._queue]
-        self._uploads.clear()
-        self._queue.clear()
+        waiting = [*self._uploads, *self._streams, *self._queue]
+        for line in (self._uploads, self._streams, self._queue):
+            line.clear()
         for call in waiting:
             if call.queued:
                 self._leave_queue(call)
@@ -305,7 +338,7 @@ class Router:
         if entry is None:
             return
         self.removed.add(entry.spec.uid)
-        entry.fail_waiting(lambda: FunctionNotFoundError(f"{name} was deleted while the call waited"))
+        entry.fail_waiting(entry.gone)
         entry.removed = True
         entry.note_change()
         entry.endpoints = ()

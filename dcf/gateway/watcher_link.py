@@ -79,6 +79,7 @@ class WatcherLink:
         self.uploads = 0
         self.capacity = 0
         self.bidirectional = False
+        self.takes_uploads = True
         self.concurrency = 1
         self.removed = False
         """Its endpoint is no longer published: no new calls, and closed when the last one has ended."""
@@ -106,8 +107,9 @@ class WatcherLink:
         self._next_id = call_id = (self._next_id + 1) % MESH_BIT or 1
         call.link, call.call_id = self, call_id
         self._calls[call_id] = call
-        body, upload = call.body, call.upload
-        if upload:
+        body = call.body
+        whole = len(body) <= PIECE_BYTES and call.rest is None
+        if call.upload:
             self.uploads += 1
         else:
             self.outstanding += 1
@@ -117,12 +119,12 @@ class WatcherLink:
                 deadline_ms=call.deadline_ms(),
                 invocation_id=call.invocation_id.encode(),
                 metadata=call.metadata,
-                body=body[:PIECE_BYTES] if upload else body,
-                flags=STREAM if call.bidirectional else 0 if upload else LAST,
+                body=body if whole else body[:PIECE_BYTES],
+                flags=STREAM if call.bidirectional else LAST if whole else 0,
             )
         )
         self._unwritten.append(call)
-        if upload or call.bidirectional:
+        if not whole or call.bidirectional:
             call.sender = Sender(call, PIECE_BYTES)
             call.sender.pump()
             call.wake()
@@ -203,7 +205,9 @@ class WatcherLink:
             return kind == frames.REPLY and call.leaving
         self._leave(call)
         if kind == frames.REFUSED:
-            self.capacity = min(self.capacity, self.outstanding)  # until the next STATE says more
+            # Until the next STATE says more.
+            self.capacity = min(self.capacity, self.outstanding)
+            self.takes_uploads = self.takes_uploads and call.rest is None
             entry.requeue(call)
         elif kind == frames.ERROR:
             error = from_wire(payload)
@@ -229,6 +233,7 @@ class WatcherLink:
             self.capacity = state["capacity"]
             self.concurrency = max(1, state["concurrency"])
             self.bidirectional = bool(state.get("bidirectional"))
+            self.takes_uploads = True
             self._serving = state["state"] in ("ready", "busy")
             self._update_open()
             if state["state"] == "draining":
@@ -290,7 +295,8 @@ class WatcherLink:
             Frames(data=pack_json(0, frames.HELLO, {"protocol": frames.PROTOCOL, "version": __version__}))
         )
         mesh = self._mesh = MeshCalls(self, self._invoke, tasks)
-        name = f"{self.endpoint.replica}-{self.entry.spec.uid}-writer"
+        # With our own id: another link to the same endpoint may still end its last calls.
+        name = f"{self.endpoint.replica}-{self.entry.spec.uid}-{id(self)}-writer"
         try:
             first: Any = await stream.read()
             if first is grpc.aio.EOF:

@@ -34,11 +34,11 @@ class GatewayLink:
         self._out: list[bytes] = []
         self._state = b""
         self._dirty = asyncio.Event()
-        self._closed = False
+        self.closed = False
 
     def close(self) -> None:
         """Let the writer end."""
-        self._closed = True
+        self.closed = True
         self._dirty.set()
 
     def send(self, call_id: int, kind: int, payload: bytes, flags: int) -> None:
@@ -55,7 +55,7 @@ class GatewayLink:
         """Write what waits, until `close`."""
         self._out.insert(0, pack_json(0, frames.HELLO, hello))
         with contextlib.suppress(grpc.aio.BaseError):  # the stream has ended, which its reader sees as well
-            while not self._closed:
+            while not self.closed:
                 await self._dirty.wait()
                 self._dirty.clear()
                 out, self._out = self._out, []
@@ -95,6 +95,7 @@ class UnaryCall:
         self._position = 0
         self._credit = WINDOW_BYTES
         self._pieces: list[bytes] = []
+        self._size = 0
         self._streaming = False
         self._content_type = frames.CONTENT_TYPES[frames.BYTES]
         self._answer: asyncio.Future[CallReply] = asyncio.get_running_loop().create_future()
@@ -115,6 +116,11 @@ class UnaryCall:
             return await self._answer
         finally:
             self._pool.forget(self)
+
+    @property
+    def closed(self) -> bool:
+        """The caller has its answer."""
+        return self._answer.done()
 
     def _next_piece(self) -> tuple[bytes, int]:
         piece = self._body[self._position : self._position + PIECE_BYTES]
@@ -162,7 +168,11 @@ class UnaryCall:
         if flags & frames.END and flags >> frames.CONTENT_SHIFT & 3 == frames.JSON:
             payload += b"\n"
         self._pieces.append(payload)
-        if flags & LAST:
+        self._size += len(payload)
+        if self._size > self._max_payload_bytes:
+            text = f"the answer has over {self._max_payload_bytes} bytes (max_payload), too many for one message"
+            self._answer.set_exception(PayloadTooLargeError(text))
+        elif flags & LAST:
             self._answer.set_result(CallReply(output=b"".join(self._pieces), content_type=self._content_type))
         else:
             self._pool.on_caller_frame(self, Frame(1, frames.CREDIT, 0, pack_credit(1, size)[HEADER.size :]))

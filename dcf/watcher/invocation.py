@@ -25,6 +25,11 @@ class CallerLink(Protocol):
     leaving: int
     """Of `calls`, those whose handler has returned: the rest of a large answer is on its way."""
 
+    @property
+    def closed(self) -> bool:
+        """Nobody reads what is sent to it any more."""
+        ...
+
     def send(self, call_id: int, kind: int, payload: bytes, flags: int) -> None:
         """Queue one frame for the caller."""
         ...
@@ -37,6 +42,7 @@ class Invocation:
         "arrived_at",
         "batch",
         "call_id",
+        "cancelled",
         "deadline",
         "ended",
         "frames",
@@ -51,7 +57,7 @@ class Invocation:
         "worker",
     )
 
-    def __init__(self, link: CallerLink, call_id: int, watcher_id: int, payload: bytes, flags: int) -> None:
+    def __init__(self, link: CallerLink, call_id: int, payload: bytes, flags: int) -> None:
         """Raises ProtocolError where the OPEN frame's payload is shorter than it says."""
         if len(payload) < OPEN_PREFIX.size:
             raise ProtocolError("an OPEN frame is shorter than its prefix")
@@ -61,8 +67,8 @@ class Invocation:
         self.link = link
         self.call_id = call_id
         """The caller's id."""
-        self.id = watcher_id
-        """Ours: two gateways' ids must never meet in the worker."""
+        self.id = 0
+        """Ours, from the moment that it is handed over: two gateways' ids must never meet in the worker."""
         self.deadline: float | None = time.monotonic() + deadline_ms / 1000 if deadline_ms else None
         self.frames: list[tuple[int, bytes, int]] = [(OPEN, payload, flags)]
         """Kind, payload, flags of what waits to be handed over; empty once it was."""
@@ -80,6 +86,7 @@ class Invocation:
         self.arrived_at = 0.0
         """When it began to wait; 0: it did not."""
         self.wait_us = 0
+        self.cancelled = False
         self.batch: Batch | None = None
         self.started_at = 0.0
         """When its answer became a stream; 0: it is none."""

@@ -62,8 +62,10 @@ class MeshRoutes:
             raise ProtocolError("a mesh call names no function, or a parent that is no number")
         parent = worker.calls.get(parent_id)
         link = parent.link if parent else next(iter(self._gateways), None)
-        if link is None:
-            error = ClusterUnavailableError("no gateway is connected, so a mesh call has no way out")
+        if link is None or link.closed:
+            error: InvocationError = ClusterUnavailableError("no gateway is connected, so a mesh call has no way out")
+            if link:
+                error = ReplicaLostError("the gateway of the call that this mesh call is made for went away")
             _answer(worker, frame.call_id, error)
             return
         self._next_id = (self._next_id + 1) % MESH_BIT

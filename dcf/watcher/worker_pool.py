@@ -137,19 +137,24 @@ class WorkerPool:
             raise ProtocolError(f"call id {frame.call_id} was opened twice")
         if not 0 < frame.call_id < MESH_BIT:
             raise ProtocolError(f"call id {frame.call_id:#x} is none that a caller may open")
-        call = Invocation(link, frame.call_id, (self._next_id + 1) % MESH_BIT or 1, frame.payload, frame.flags)
+        call = Invocation(link, frame.call_id, frame.payload, frame.flags)
         # Twice: what it was told and what it sends cross on the way.
+        told = max(self._told_capacity, 1)
+        outstanding = len(link.calls) - link.uploads - link.leaving
+        if call.whole:
+            full = outstanding >= 2 * told
+        else:
+            full = outstanding + link.uploads >= 2 * (told + max(told, MAX_UPLOADS))
         if (
             self.draining
             or not self.slots()
-            or len(link.calls) - link.uploads - link.leaving >= 2 * max(self._told_capacity, 1)
+            or full
             or len(self._waiting) >= MAX_WAITING
-            or (not call.whole and link.uploads >= 2 * max(self._told_capacity, MAX_UPLOADS))
+            or (frame.flags & STREAM and not self.bidirectional())
         ):
             reason = self.state() if self.draining or not self.slots() else "busy"
             link.send(frame.call_id, frames.REFUSED, reason.encode(), LAST)
             return
-        self._next_id = call.id
         link.calls[frame.call_id] = call
         if not call.whole:
             # It takes no slot until all of it is there: a slow sender must not keep a handler from its work.
@@ -202,6 +207,7 @@ class WorkerPool:
 
     def cancel(self, call: Invocation) -> None:
         """Nobody waits any more. The slot is free when the handler returns."""
+        call.cancelled = True
         if call.worker is None:
             self._leave_line(call)
             self._fail(call, ClientGoneError("cancelled before the handler started"))
@@ -237,6 +243,8 @@ class WorkerPool:
         )
 
     def _hand_over(self, call: Invocation, worker: WorkerProcess) -> None:
+        # Here, so that ids grow within a worker: it tells by them which calls it has seen.
+        call.id = self._next_id = (self._next_id + 1) % MESH_BIT or 1
         call.worker = worker
         worker.add(call)
         for kind, payload, flags in call.frames:
@@ -331,13 +339,16 @@ class WorkerPool:
             raise ProtocolError("a REPLY frame is shorter than its prefix")
         if flags & STREAM:
             worker.streams = True
-            call.deadline, call.started_at = None, time.monotonic()
+            call.started_at = time.monotonic()
+            # A stream has none. One that was cancelled meanwhile has kill_after to end, from now.
+            call.deadline = call.started_at if call.cancelled else None
         else:
             worker.note_handler_time(REPLY_PREFIX.unpack_from(payload)[0])
             if not flags & LAST and not call.leaving:
                 worker.free_slot(call)
                 call.leaving = True
                 call.link.leaving += 1
+                call.deadline = None  # the gateway looks that its reader goes on
         if call.wait_us or call.batch:
             handler_us, _, _, *rest = REPLY_PREFIX.unpack_from(payload)
             size = call.batch.size if call.batch and not call.batch.told else 0

@@ -27,6 +27,7 @@ class Replica:
     uploads: int = 0
     in_flight: int = 0
     bidirectional: bool = False
+    takes_uploads: bool = True
     capacity: int = 1
     concurrency: int = 1
     sent: list[PendingCall] = field(default_factory=list)

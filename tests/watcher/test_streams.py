@@ -146,5 +146,5 @@ async def test_a_stream_for_a_handler_that_takes_none_is_refused(tmp_path: Path)
         call_id, answer = await open_stream(gateway)
         await gateway.answer(call_id)
 
-        assert (answer.code, "has no stream" in answer.message) == ("invalid_input", True)
+        assert answer.kind == frames.REFUSED  # a replica of another version may take it
         assert gateway.states[-1]["bidirectional"] is False

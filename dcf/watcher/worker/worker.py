@@ -52,7 +52,8 @@ MAX_FRAME_BYTES = 8 * 1024 * 1024
 BYTES, TEXT, JSON = range(3)
 READ_BYTES = 64 * 1024  # more, and every read has malloc map and unmap memory: twice the cost of a small call
 ASYNC_SLOTS = 100
-BIG_ANSWERS = 32  # that wait for their readers, in a thread each; more, and handlers wait before they return
+BIG_ANSWERS = 32  # that wait for their readers; more, and handlers wait before they return
+BIG_POLL_S = 0.1
 FLUSH_S = 0.002  # an answer waits at most this for the rest of its batch, a chunk for the next one
 FLUSH_BYTES = 64 * 1024  # so much is written at once
 TURN_S = 0.001  # an async generator that never waits lets the others run this often
@@ -158,7 +159,7 @@ class Call:
 
     __slots__ = (
         "id", "invocation_id", "metadata", "deadline", "pieces", "started", "cancelled", "credit", "task",
-        "streaming", "inputs", "ended", "size", "owed", "waiter", "batch", "room", "reply",
+        "streaming", "inputs", "ended", "size", "owed", "waiters", "batch", "room", "reply",
     )  # fmt: skip
 
     def __init__(self, call_id, payload):
@@ -179,16 +180,23 @@ class Call:
         self.ended = False  # no more input comes
         self.size = 0  # of the message that is still coming
         self.owed = 0  # credit for what was taken, not yet given
-        self.waiter = None  # future of an async handler that waits for input or credit
+        self.waiters = ()  # futures of async code that waits for input or credit: its reader and its writer may both
         self.batch = None
         self.reply = None  # Reply whose body is a generator: it has the head of the stream
         self.room = None  # condition that sync code of a stream waits on: for input or for credit
 
+    def watch(self, loop):
+        """A future that `wake` completes."""
+        waiter = loop.create_future()
+        self.waiters += (waiter,)
+        return waiter
+
     def wake(self):
-        """Let an async handler look again. Called in the event loop, or with call_soon_threadsafe."""
-        waiter = self.waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        """Let async code look again. Called in the event loop, or with call_soon_threadsafe."""
+        waiters, self.waiters = self.waiters, ()
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
 
 class Inputs:
@@ -221,8 +229,7 @@ class Inputs:
     async def __anext__(self):
         worker, call = self._worker, self._call
         while not call.inputs and not call.ended and not call.cancelled:
-            call.waiter = worker.loop.create_future()
-            await call.waiter
+            await call.watch(worker.loop)
         with worker.lock:
             return self._take(StopAsyncIteration)
 
@@ -367,7 +374,7 @@ class Worker:
         self.flush_asked = False
         self.big_answers = threading.BoundedSemaphore(BIG_ANSWERS)
         self.senders = concurrent.futures.ThreadPoolExecutor(BIG_ANSWERS)
-        self.gate = concurrent.futures.ThreadPoolExecutor(1)  # an async handler waits in it for `big_answers`
+        self.sending = set()  # an async worker's tasks that send large answers
         self.run_together = None  # the same with a batch of calls
         self.current = contextvars.ContextVar("dcf_call") if contextvars else None
         self.local = threading.local()
@@ -476,7 +483,7 @@ class Worker:
                 self.give_credit(call)
             if flags & LAST:
                 call.ended = True
-            call.room.notify()
+            call.room.notify_all()
         call.wake()
 
     def give_credit(self, call):
@@ -559,8 +566,63 @@ class Worker:
         self.calls.pop(call.id, None)
         self.out.append(data)
 
+    def submit_big(self, call, head, body):
+        """Have an answer of several frames sent by a thread of its own: the slot is free."""
+        while not self.big_answers.acquire(True, BIG_POLL_S):
+            if call.cancelled:
+                with self.lock:
+                    self.finish(call, error_frame(call.id, "client_gone", "cancelled before the answer was sent"))
+                    self.flush()
+                return
+        self.senders.submit(self.send_big, call, head, body)
+
+    async def start_big(self, call, head, body):
+        """The same in an event loop, by a task."""
+        try:
+            await self.big_gate.acquire()
+        except asyncio.CancelledError:
+            with self.lock:
+                self.finish(call, error_frame(call.id, "client_gone", "cancelled before the answer was sent"))
+            self.flush_soon()
+            return
+        task = self.loop.create_task(self.send_big_async(call, head, body))
+        self.sending.add(task)
+        task.add_done_callback(self.on_big_sent)
+
+    def on_big_sent(self, task):
+        self.sending.discard(task)
+        self.big_gate.release()
+        if not task.cancelled() and task.exception() is not None:
+            ended_by_bugs(task.result)
+
+    async def send_big_async(self, call, head, body):
+        kind = REPLY
+        for piece, flags in pieces_of(body):
+            while len(piece) > call.credit and not call.cancelled:
+                self.flush_now()
+                waiter = call.watch(self.loop)
+                if len(piece) <= call.credit or call.cancelled:
+                    break
+                await waiter
+            if self.put_big(call, kind, head + piece, len(piece), flags):
+                break
+            kind, head = DATA, b""
+        self.flush_soon()
+
+    def put_big(self, call, kind, payload, size, flags):
+        """One piece of a large answer, or its end where nobody waits for it any more. Whether it was the last."""
+        with self.lock:
+            if call.cancelled:
+                self.finish(call, error_frame(call.id, "client_gone", "cancelled while the answer was sent"))
+                return True
+            call.credit -= size
+            self.out.append(frame(call.id, kind, payload, flags))
+            if flags & LAST:
+                self.calls.pop(call.id, None)
+            return bool(flags & LAST)
+
     def send_big(self, call, head, body):
-        """Send an answer of several frames as its reader takes them. In a thread of its own: the slot is free."""
+        """Send an answer of several frames as its reader takes them."""
         try:
             ended_by_bugs(lambda: self.send_pieces(call, head, body))
         finally:
@@ -573,15 +635,10 @@ class Worker:
                 while len(piece) > call.credit and not call.cancelled:
                     self.flush()
                     self.credited.wait()
-                if call.cancelled:
-                    self.finish(call, error_frame(call.id, "client_gone", "cancelled while the answer was sent"))
-                    self.flush()
-                    return
-                call.credit -= len(piece)
-                self.out.append(frame(call.id, kind, head + piece, flags))
-                if flags & LAST:
-                    self.calls.pop(call.id, None)
-                self.flush()
+            last = self.put_big(call, kind, head + piece, len(piece), flags)
+            self.flush_now()
+            if last:
+                return
             kind, head = DATA, b""
 
     def run_sync(self, call, batched=False):
@@ -602,8 +659,7 @@ class Worker:
             head, body = None, self.failure(call, error)
         self.local.call = None
         if head is not None and len(body) > PIECE_BYTES:
-            self.big_answers.acquire()
-            self.senders.submit(self.send_big, call, head, body)
+            self.submit_big(call, head, body)
             return
         data = body if head is None else frame(call.id, REPLY, head + body, LAST)
         with self.lock:
@@ -629,9 +685,7 @@ class Worker:
         except BaseException as error:
             head, body = None, self.failure(call, error)
         if head is not None and len(body) > PIECE_BYTES:
-            if not self.big_answers.acquire(False):
-                await asyncio.shield(self.loop.run_in_executor(self.gate, self.big_answers.acquire))
-            self.senders.submit(self.send_big, call, head, body)
+            await self.start_big(call, head, body)
             return
         data = body if head is None else frame(call.id, REPLY, head + body, LAST)
         with self.lock:
@@ -698,10 +752,10 @@ class Worker:
         for piece, flags in pieces_of(body, STREAM_PIECE_BYTES, END):
             while call.credit <= 0 and call.streaming and not call.cancelled:
                 self.flush_now()
-                call.waiter = self.loop.create_future()
-                if call.credit > 0:  # it came between the two lines, from the control thread
+                waiter = call.watch(self.loop)
+                if call.credit > 0 or call.cancelled:  # it came between the two lines, from the control thread
                     break
-                await call.waiter
+                await waiter
             if call.cancelled:
                 raise ClientGoneError("nobody waits for the answer any more")
             with self.lock:
@@ -741,7 +795,8 @@ class Worker:
         elif call.streaming:
             data = frame(call.id, DATA, b"", LAST)
         else:
-            data = frame(call.id, REPLY, REPLY_PREFIX.pack(0, 0, 0, TEXT, 0), STREAM | LAST)
+            head = b"" if call.reply is None else head_of(call.reply)
+            data = frame(call.id, REPLY, REPLY_PREFIX.pack(0, 0, 0, TEXT, len(head)) + head, STREAM | LAST)
         with self.lock:
             if call.id in self.calls:  # not where a message was too large
                 self.finish(call, data)
@@ -749,7 +804,7 @@ class Worker:
     # -- batches -----------------------------------------------------------
 
     def run_batch(self, batch, began, results, error):
-        """Answer each call of a batch with its own result. Returns the answers that are too big for one frame."""
+        """Answer each call of a batch with its own result. Returns the large answers, which are still to be sent."""
         big, data = [], []
         if error is None and (not isinstance(results, (list, tuple)) or len(results) != len(batch)):
             got = "%d results" % len(results) if isinstance(results, (list, tuple)) else type(results).__name__
@@ -774,9 +829,7 @@ class Worker:
             for call, answer in data:
                 self.finish(call, answer)
             self.flush()
-        for item in big:
-            self.big_answers.acquire()
-            self.senders.submit(self.send_big, *item)
+        return big
 
     def begin_batch(self, payload):
         """The calls that a BATCH frame names, without those that were cancelled meanwhile; all have started."""
@@ -803,7 +856,8 @@ class Worker:
                 except BaseException as error:
                     failed = error
                 self.local.call = None
-                self.run_batch(batch, began, results, failed)
+                for item in self.run_batch(batch, began, results, failed):
+                    self.submit_big(*item)
 
         self.start_threads(slots, work)
         self.run_together = line.put
@@ -845,7 +899,8 @@ class Worker:
             results = await self.handler([self.request_of(call) for call in batch])
         except BaseException as error:
             failed = error
-        self.run_batch(batch, began, results, failed)
+        for item in self.run_batch(batch, began, results, failed):
+            await self.start_big(*item)
 
     # -- three ways to run -------------------------------------------------
 
@@ -925,6 +980,7 @@ class Worker:
         """Read the data socket in an event loop."""
         self.loop = loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)
+        self.big_gate = asyncio.Semaphore(BIG_ANSWERS)
 
         def on_readable():
             for item in self.receive():
@@ -958,10 +1014,9 @@ class Worker:
                     return
                 call.credit += int.from_bytes(payload, "big")
                 if call.room is not None:
-                    call.room.notify()
-                else:
-                    self.credited.notify_all()
-            if call.waiter is not None:
+                    call.room.notify_all()
+                self.credited.notify_all()
+            if call.waiters:
                 self.loop.call_soon_threadsafe(call.wake)
 
     def on_cancel(self, call_id):
@@ -978,17 +1033,20 @@ class Worker:
                 self.give_up(call)
             self.credited.notify_all()
             if call.room is not None:
-                call.room.notify()
+                call.room.notify_all()
             # A batch goes on for those that still wait.
-            task = call.task if call.batch is None or all(one.cancelled for one in call.batch) else None
+            ended = [call] if call.batch is None else call.batch if all(one.cancelled for one in call.batch) else []
+            task = call.task if ended else None
             if call.task is None:
                 # Sync code that waits for a mesh call shall not wait any longer.
-                orphans = [mesh for mesh in self.mesh_calls.values() if mesh.parent is call]
+                orphans = [mesh for mesh in self.mesh_calls.values() if mesh.parent in ended]
         for mesh in orphans:
             self.end_mesh(mesh, MeshError("client_gone", "the call that this mesh call was made for was cancelled"))
             mesh.done()
-        if task is not None:
-            self.loop.call_soon_threadsafe(task.cancel)
+        if self.loop is not None:
+            self.loop.call_soon_threadsafe(call.wake)
+            if task is not None:
+                self.loop.call_soon_threadsafe(task.cancel)
 
     # -- mesh --------------------------------------------------------------
 
@@ -1043,6 +1101,8 @@ class Worker:
 
     def begin_mesh(self, done):
         parent = self.current_call()
+        if parent is not None and parent.cancelled and parent.batch is None:
+            raise MeshError("client_gone", "the call that this mesh call is made for was cancelled")
         with self.lock:
             self.mesh_count = (self.mesh_count + 1) & 0x7FFFFFFF
             mesh = MeshCall(MESH_BIT | self.mesh_count, parent, done)
