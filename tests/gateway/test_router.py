@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -211,3 +212,58 @@ def test_a_body_is_sent_no_further_ahead_than_its_window() -> None:
 
     assert body[:PIECE_BYTES] + b"".join(piece for piece, _ in sent) == body
     assert [flags for _, flags in sent].count(LAST) == 1
+
+
+async def test_a_stream_of_input_goes_only_where_it_is_understood() -> None:
+    """During an update replicas of both kinds are in routing, and nobody behind the stream waits for it."""
+    router = Router()
+    router.apply_spec(spec())
+    entry, old, new = router.functions["echo"], Replica(), Replica(bidirectional=True, outstanding=1)
+    entry.links = {"old": old, "new": new}
+    loop = asyncio.get_running_loop()
+    stream = PendingCall(
+        entry, b"", metadata=b"", invocation_id="s", deadline=loop.time() + 60, chain=(), loop=loop, bidirectional=True
+    )
+
+    entry.submit(stream)
+    entry.submit(single := make_call(entry))
+    assert (stream.queued, old.sent, new.sent) == (True, [single], [])
+    new.outstanding = 0
+    entry.dispatch()
+
+    assert new.sent == [stream]
+
+
+async def test_a_replica_that_refused_an_upload_gets_none_until_it_has_told_its_state() -> None:
+    router = Router()
+    router.apply_spec(spec())
+    entry, replica = router.functions["echo"], Replica(takes_uploads=False)
+    entry.links = {"a": replica}
+    loop = asyncio.get_running_loop()
+
+    async def rest() -> AsyncIterator[bytes]:
+        yield b""
+
+    upload = PendingCall(
+        entry, b"x", metadata=b"", invocation_id="u", deadline=loop.time() + 60, chain=(), loop=loop, rest=rest()
+    )
+    entry.submit(upload)
+    entry.submit(single := make_call(entry))
+    assert (upload.queued, replica.sent) == (True, [single])
+    replica.takes_uploads = True
+    entry.dispatch()
+
+    assert replica.sent == [single, upload]
+
+
+async def test_a_deleted_function_takes_no_call_any_more() -> None:
+    router = Router()
+    router.apply_spec(spec())
+    entry = router.functions["echo"]
+    router.remove("echo")
+
+    with pytest.raises(FunctionNotFoundError, match="deleted"):
+        entry.submit(make_call(entry))
+    entry.requeue(refused := make_call(entry))
+    with pytest.raises(FunctionNotFoundError, match="deleted"):
+        await refused.future
