@@ -32,25 +32,12 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Chunk:
-    """A part of an answer, as the handler made it."""
+class Chunk(Reply):
+    """A part of an answer, as the handler made it.
 
-    output: bytes
-    content_type: str = ""
-    """Of this chunk."""
-    metadata: dict[str, str] = field(default_factory=dict)
-    """What the handler set beside its output; in the answer's first chunk only."""
-    invocation_id: str = ""
-    """Of the call that it answers."""
-
-    @property
-    def text(self) -> str:
-        """The output as UTF-8. Raises UnicodeDecodeError where it is not, such as a piece that ends inside a letter."""
-        return self.output.decode()
-
-    def json(self) -> Any:
-        """The output read as JSON. Raises ValueError where it is not."""
-        return json.loads(self.output)
+    `content_type` is the chunk's own; only the first chunk of an answer has `metadata`; `invocation_id` is that of the
+    call, on every chunk. A piece may end inside a letter: then `text` raises UnicodeDecodeError.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,7 +51,8 @@ async def test_calls_of_many_clients_share_runs_of_the_handler(batched: Gateway)
     view = await until_counted(batched, 400)
     assert view["spec"]["batch"] == {"maxSize": 8, "maxWait": "2ms"}
     calls = view["calls"]
-    assert 400 / 8 <= calls["batches"] < 400
+    # A batch is seen with its first result; one of errors alone is not.
+    assert 360 / 8 <= calls["batches"] < 400
     assert 1 < calls["batchSizeMean"] <= 8
     assert calls["queueWaitMeanS"] > 0
     assert calls["queueWaitP99S"] >= calls["queueWaitMeanS"]

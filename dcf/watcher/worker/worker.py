@@ -867,31 +867,10 @@ class Worker:
 
     def serve_batches_async(self, slots):
         """The same in an event loop: a task for each of at most `slots` batches."""
-        line, running = collections.deque(), set()
-
-        def start_next():
-            while line and len(running) < slots:
-                batch = line.popleft()
-                task = self.loop.create_task(self.run_batch_async(batch))
-                for call in batch:
-                    call.task = task
-                running.add(task)
-                task.add_done_callback(on_done)
-
-        def on_done(task):
-            running.discard(task)
-            if not task.cancelled() and task.exception() is not None:
-                ended_by_bugs(task.result)
-            start_next()
-
-        def run_together(batch):
-            line.append(batch)
-            start_next()
-
-        self.run_together = run_together
+        self.run_together = self.task_line(slots, self.run_batch_async)
         self.serve_loop()
 
-    async def run_batch_async(self, batch):
+    async def run_batch_async(self, *batch):
         began = time.perf_counter()
         results = failed = None
         try:
@@ -952,15 +931,22 @@ class Worker:
 
     def serve_async(self, slots):
         """An event loop: a task for each of at most `slots` calls."""
+        start = self.task_line(slots, self.run_async)
+        self.run = lambda call: start([call])
+        self.serve_loop()
+
+    def task_line(self, slots, work):
+        """What takes a list of calls and has `work(*calls)` run for it in a task, at most `slots` at once, in order."""
         line, running = collections.deque(), set()
 
         def start_next():
             while line and len(running) < slots:
-                call = line.popleft()
-                if call.id in self.calls:
-                    task = self.loop.create_task(self.run_async(call))
+                calls = line.popleft()
+                if calls[0].id in self.calls:  # not cancelled meanwhile; of a batch all have started, and none is
+                    task = self.loop.create_task(work(*calls))
+                    for call in calls:
+                        call.task = task
                     running.add(task)
-                    call.task = task
                     task.add_done_callback(on_done)
 
         def on_done(task):
@@ -969,12 +955,11 @@ class Worker:
                 ended_by_bugs(task.result)
             start_next()
 
-        def run(call):
-            line.append(call)
+        def put(calls):
+            line.append(calls)
             start_next()
 
-        self.run = run
-        self.serve_loop()
+        return put
 
     def serve_loop(self):
         """Read the data socket in an event loop."""
