@@ -11,6 +11,7 @@ in another shell than `dcf up` did and must find the same place.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import stat
@@ -27,12 +28,22 @@ def socket_path(state: Path, name: str) -> Path:
     state = state.absolute()
     path = state / "sockets" / name
     if len(os.fsencode(path)) >= MAX_PATH_BYTES:
-        folder = Path("/tmp") / f"dcf-{os.getuid()}-{_digest(str(state))}"
+        folder = _folder_in_tmp(state)
         path = folder / name
         if len(os.fsencode(path)) >= MAX_PATH_BYTES:
             path = folder / f"{_digest(name)}.sock"
     _own(path.parent)
     return path
+
+
+def leave_sockets(state: Path) -> None:
+    """Remove the cluster's folder in /tmp, if it has one and nothing is in it any more."""
+    with contextlib.suppress(OSError):
+        _folder_in_tmp(state.absolute()).rmdir()
+
+
+def _folder_in_tmp(state: Path) -> Path:
+    return Path("/tmp") / f"dcf-{os.getuid()}-{_digest(str(state))}"
 
 
 def _digest(text: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dcf.errors import ConfigError
-from dcf.sockets import socket_path
+from dcf.sockets import leave_sockets, socket_path
 
 
 def test_a_socket_is_in_the_state_folder_where_its_path_fits(short_path: Path) -> None:
@@ -53,3 +53,16 @@ def test_a_folder_that_cannot_be_made_is_named(short_path: Path) -> None:
 
     with pytest.raises(ConfigError, match="state"):
         socket_path(short_path / "state", "redis.sock")
+
+
+def test_what_a_deep_state_folder_had_elsewhere_is_removed_once_it_is_empty(tmp_path: Path) -> None:
+    state = tmp_path / ("deep" * 30)
+    socket = socket_path(state, "redis.sock")
+    socket.touch()
+
+    leave_sockets(state)
+    assert socket.exists()
+    socket.unlink()
+    leave_sockets(state)
+
+    assert not socket.parent.exists()

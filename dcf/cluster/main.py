@@ -29,7 +29,7 @@ from dcf.cluster.supervisor import Supervisor, wait_first
 from dcf.errors import ConfigError, DcfError, StoreUnavailableError
 from dcf.lifecycle import open_task_set
 from dcf.logs import LineFormatter, configure_logs
-from dcf.sockets import socket_path
+from dcf.sockets import leave_sockets, socket_path
 from dcf.store.embedded import end_unrecorded_redis, find_redis_server, redis_command
 from dcf.store.redis_store import open_store, socket_url
 
@@ -97,6 +97,7 @@ def _main(environ: Mapping[str, str], change_plan: PlanMaker) -> None:
                 asyncio.run(_run_cluster(settings, plan, folder, facts, listener))
             finally:
                 folder.close()
+                leave_sockets(state)
 
 
 async def _run_cluster(
