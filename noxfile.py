@@ -3,7 +3,7 @@
 import nox
 
 nox.needs_version = ">=2024.4.15"
-nox.options.sessions = ["lint", "types", "tests", "flows"]
+nox.options.sessions = ["lint", "types", "tests", "flows", "engine"]
 nox.options.reuse_existing_virtualenvs = True
 
 # The tests wait for processes more than they compute: four at a time, also on two cores.
@@ -34,7 +34,8 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Every room by itself: real Redis, real processes, real gRPC."""
     _install(session)
-    session.run("pytest", "tests", "--ignore", "tests/flows", *PARALLEL, "--dist", "loadscope", *session.posargs)
+    elsewhere = ("--ignore", "tests/flows", "--ignore", "tests/engine")
+    session.run("pytest", "tests", *elsewhere, *PARALLEL, "--dist", "loadscope", *session.posargs)
 
 
 @nox.session
@@ -43,6 +44,14 @@ def flows(session: nox.Session) -> None:
     _install(session)
     # A file's tests share a cluster, a browser, an installed OpenCV.
     session.run("pytest", "tests/flows", *PARALLEL, "--dist", "loadfile", *session.posargs)
+
+
+@nox.session
+def engine(session: nox.Session) -> None:
+    """Real Docker engines: images, a registry, a Swarm of three (skipped where there is none, failed in CI)."""
+    _install(session)
+    # One after the other: they share the engines, and take nodes away.
+    session.run("pytest", "tests/engine", *session.posargs)
 
 
 @nox.session

@@ -26,7 +26,9 @@ DcfError
 │   └── LeaseLostError           stop acting, go back to waiting
 └── BackendError
     ├── BackendUnavailableError  retryable
+    ├── BackendConflictError     somebody else changed it meanwhile: look again
     ├── ImageNotFoundError       shown in the function's status
+    ├── ImagePendingError        the image is being fetched: try again when it is there
     └── CapacityError            shown in the function's status
 
 Which HTTP and gRPC status goes with an InvocationError is data: `rpc/status.py`.
@@ -163,9 +165,17 @@ class BackendUnavailableError(BackendError):
     """It does not answer; trying again later is right."""
 
 
+class BackendConflictError(BackendError):
+    """Somebody else changed it since it was read: read it again, then decide again."""
+
+
 class ImageNotFoundError(BackendError):
     """The function's image or bundle is not there."""
 
 
+class ImagePendingError(BackendError):
+    """The image is not here yet; it is being fetched, and the text says how far that is."""
+
+
 class CapacityError(BackendError):
-    """No room for the replica."""
+    """No room for the replica now, such as no free GPU; there may be some later."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import socket
 import stat
 from pathlib import Path
 
@@ -34,6 +35,16 @@ def socket_path(state: Path, name: str) -> Path:
             path = folder / f"{_digest(name)}.sock"
     _own(path.parent)
     return path
+
+
+def why_refused(path: str) -> OSError | None:
+    """Why nobody answers at a Unix socket, asked by connecting to it; None where somebody does."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except OSError as error:
+            return error
+    return None
 
 
 def leave_sockets(state: Path) -> None:

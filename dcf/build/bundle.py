@@ -220,8 +220,8 @@ def _notices(config: FunctionConfig, venv: VenvPlan) -> tuple[str, ...]:
             f"build_packages ({', '.join(config.build_packages)}) act in image builds; "
             "the process backend uses what this machine has"
         )
-    if config.limits:
-        limits = ", ".join(f"{name}: {value}" for name, value in config.limits.items())
+    if limited := [f"{name}: {value}" for name, value in config.limits.items() if name != "gpu"]:
+        limits = ", ".join(limited)
         notices.append(f"limits ({limits}) are not enforced by the process backend")
     if others := [name for name in config.build_args if name != "PYTHON_VERSION"]:
         notices.append(f"build_args {', '.join(others)} act in image builds")

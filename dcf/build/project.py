@@ -43,6 +43,8 @@ class FunctionConfig:
     skip_build: bool
     limits: Mapping[str, str]
     """memory, cpu, gpu, as far as given."""
+    constraints: tuple[str, ...]
+    """Which machines of a Swarm may run it."""
     build_args: Mapping[str, str]
     build_packages: tuple[str, ...]
     replicas: int | None
@@ -73,6 +75,7 @@ class FunctionConfig:
             "maintainer": self.maintainer,
             "envVars": dict(self.environment),
             "limits": dict(self.limits),
+            "constraints": list(self.constraints),
             "workers": self.workers,
             "timeout": self.timeout,
             "startTimeout": self.start_timeout,
@@ -189,6 +192,7 @@ def _function(name: str, node: Node, form: Key, check_files: bool) -> FunctionCo
         environment=values["environment"],
         skip_build=values["skip_build"],
         limits={key: value for key, value in values["limits"].items() if value},
+        constraints=values["constraints"],
         build_args=values["build_args"],
         build_packages=values["build_packages"],
         replicas=values["replicas"] if node.value.get("replicas") not in (None, "") else None,

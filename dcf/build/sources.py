@@ -11,6 +11,7 @@ import hashlib
 import os
 import shutil
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,21 +35,27 @@ class Tree:
     folders: tuple[str, ...]
 
 
-def scan(root: Path) -> Tree:
+Skip = Callable[[str], bool]
+"""Whether a path, relative to the root, is passed over; a folder with all below it."""
+
+
+def scan(root: Path, skip: Skip = lambda _: False) -> Tree:
     """Raises BuildError for a link that leads nowhere or in a circle, and for what is no file."""
     files: list[str] = []
     folders: list[str] = []
-    _scan(root, "", (os.path.realpath(root),), files, folders)
+    _scan(root, "", (os.path.realpath(root),), skip, files, folders)
     return Tree(root=root, files=tuple(sorted(files)), folders=tuple(sorted(folders)))
 
 
-def _scan(root: Path, below: str, above: tuple[str, ...], files: list[str], folders: list[str]) -> None:
+def _scan(root: Path, below: str, above: tuple[str, ...], skip: Skip, files: list[str], folders: list[str]) -> None:
     with os.scandir(root / below) as entries:
         found = list(entries)
     for entry in found:
         if entry.name in LEFT_OUT or entry.name.endswith(".pyc"):
             continue
         relative = os.path.join(below, entry.name)
+        if skip(relative):
+            continue
         try:
             mode = entry.stat().st_mode
         except OSError as error:
@@ -58,7 +65,7 @@ def _scan(root: Path, below: str, above: tuple[str, ...], files: list[str], fold
             if real in above:
                 raise BuildError(f"{entry.path}: this link leads to a folder that it is in itself")
             folders.append(relative)
-            _scan(root, relative, (*above, real), files, folders)
+            _scan(root, relative, (*above, real), skip, files, folders)
         elif stat.S_ISREG(mode):
             files.append(relative)
         else:

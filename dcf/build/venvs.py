@@ -61,21 +61,31 @@ def plan_venv(bundles: Path, interpreter: Interpreter, source: Path, sources_dig
         sources_digest: of the whole source folder; asked only where requirements.txt names files in it.
     """
     file = source / REQUIREMENTS
-    lines: tuple[str, ...] = ()
-    if file.is_file():
-        try:
-            text = file.read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise BuildError(f"{file}: not a text in UTF-8: {error.reason} at byte {error.start}") from error
-        bare = (re.sub(r"(^|\s)#.*", "", line).strip() for line in text.splitlines())
-        lines = tuple(line for line in bare if line)
+    lines = read_requirements(file)
     parts = [_FORMAT, interpreter.path, interpreter.version_text, *lines]
-    if any(_LOCAL.match(line) or "file:" in line for line in lines):
+    if names_files(lines):
         parts.append(sources_digest())
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
     return VenvPlan(
         folder=bundles / VENVS / digest, digest=digest, interpreter=interpreter, requirements=lines, file=file
     )
+
+
+def read_requirements(file: Path) -> tuple[str, ...]:
+    """The lines that say something; none where there is no file. Raises BuildError."""
+    if not file.is_file():
+        return ()
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BuildError(f"{file}: not a text in UTF-8: {error.reason} at byte {error.start}") from error
+    bare = (re.sub(r"(^|\s)#.*", "", line).strip() for line in text.splitlines())
+    return tuple(line for line in bare if line)
+
+
+def names_files(lines: tuple[str, ...]) -> bool:
+    """Whether requirements take in files beside them, so that all sources count, not the lines alone."""
+    return any(_LOCAL.match(line) or "file:" in line for line in lines)
 
 
 def ensure_venv(plan: VenvPlan, *, on_output: OnOutput) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,17 +13,20 @@ from dcf.cli.function_file import (
     FileOption,
     NamesArgument,
     VerboseOption,
-    bundles_of,
     find_project,
     project_gateway,
-    require_built,
     select_functions,
 )
 from dcf.cli.gateway import GatewayOption, open_gateway
+from dcf.cli.image_progress import ImageProgress
 from dcf.cli.output import Form, OutputOption, Progress, say, write, write_json
+from dcf.cli.target import Target, require_build, target_of
 from dcf.errors import DcfError, GatewayUnreachableError
 
 if TYPE_CHECKING:
+    from dcf.build.bundle import BuildResult
+    from dcf.build.image import ImageBuild
+    from dcf.build.project import FunctionConfig
     from dcf.client import Client, Function
 
 POLL_S = 0.2
@@ -38,11 +42,20 @@ def deploy(
     timeout: Annotated[
         str, typer.Option("--timeout", metavar="TIME", help="Wait at most this long for it to run.")
     ] = WAIT,
+    no_push: Annotated[
+        bool, typer.Option("--no-push", help="Leave an image on this machine: for a cluster of one engine.")
+    ] = False,
+    registry_auth: Annotated[
+        bool,
+        typer.Option("--registry-auth", help="Hand your login for the registry on to the machines that pull."),
+    ] = False,
     verbose: VerboseOption = False,
     gateway: GatewayOption = None,
     output: OutputOption = Form.TABLE,
 ) -> None:
     """Deploy what was built, or roll an update over replica by replica; waits until it runs.
+
+    An image is pushed to its registry first, and what was pushed is what runs.
 
     \b
     Example:
@@ -55,16 +68,20 @@ def deploy(
     project = find_project(file, names)
     functions = select_functions(project, names)
     with open_gateway(gateway, file_gateway=project_gateway(project)) as client:
-        bundles = bundles_of(client.info(), client.address)
+        target = target_of(client.info(), client.address)
         # All are looked at before the first is deployed: a file is deployed as a whole, or not at all.
-        built = [(config, require_built(config, bundles)) for config in functions]
+        built = [(config, require_build(config, target)) for config in functions]
         if verbose:
-            say(f"gateway {client.address}, bundles in {bundles}")
+            say(f"{target.why} runs functions on {target.backend}")
+        requests = [
+            _request(config, build, target, push=not no_push, registry_auth=registry_auth, verbose=verbose)
+            for config, build in built
+        ]
         deployed = []
-        for config, result in built:
-            function = client.deploy(config.deploy_request(result.reference))
+        for request in requests:
+            function = client.deploy(request)
             if verbose:
-                say(f"{config.name}: deployed {function.image}, generation {function.generation}")
+                say(f"{function.name}: deployed {function.image}, generation {function.generation}")
             deployed.append(function if no_wait else wait_until_settled(client, function, limit_s))
         address = client.address
     if output is Form.JSON:
@@ -76,6 +93,42 @@ def deploy(
         else:
             write(f"{function.name} is {function.status}, {show_replicas(function)} replicas: "
                   f"http://{address}/function/{function.name}")  # fmt: skip
+
+
+def _request(
+    config: FunctionConfig,
+    build: BuildResult | ImageBuild,
+    target: Target,
+    *,
+    push: bool,
+    registry_auth: bool,
+    verbose: bool,
+) -> dict[str, Any]:
+    """What the gateway is told; an image with a registry is there before."""
+    if not target.takes_images:
+        return config.deploy_request(build.reference)
+    from dcf.build.image import ImageBuild
+    from dcf.build.image_name import parse_image_name
+    from dcf.build.registry import push_image
+    from dcf.build.registry import registry_auth as login_of
+
+    assert isinstance(build, ImageBuild)
+    reference = build.reference
+    if not config.skip_build:
+        if not push:
+            pass
+        elif parse_image_name(build.reference).registry:
+            progress = ImageProgress(config.name, verbose=verbose)
+            try:
+                reference = push_image(build, environ=os.environ, on_step=progress.on_step).reference
+            finally:
+                progress.clear()
+        elif target.backend == "swarm":
+            say(f"{config.name}: no docker_registry is named: only a machine that has {reference} can run it")
+    request = config.deploy_request(reference)
+    if registry_auth and (login := login_of(reference, os.environ)):
+        request["registryAuth"] = login
+    return request
 
 
 def wait_until_settled(client: Client, deployed: Function, limit_s: float) -> Function:

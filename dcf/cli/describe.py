@@ -89,7 +89,7 @@ def info(name: NameArgument, gateway: GatewayOption = None, output: OutputOption
     if function.replica_states:
         write("")
         write_table(
-            ("Replica", "State", "Generation", "In flight", "Memory", "Age"),
+            ("Replica", "State", "Generation", "In flight", "Memory", "Age", "Node", "GPU"),
             [
                 (
                     replica.name,
@@ -98,6 +98,8 @@ def info(name: NameArgument, gateway: GatewayOption = None, output: OutputOption
                     str(replica.in_flight),
                     f"{replica.memory_bytes / 1024**2:.0f} MiB" if replica.memory_bytes else "",
                     _age(replica.started_at),
+                    replica.node,
+                    ", ".join(replica.gpus),
                 )
                 for replica in function.replica_states
             ],
@@ -121,6 +123,7 @@ def _spec_facts(spec: dict[str, Any]) -> list[tuple[str, str]]:
             ("Max payload", "maxPayload"),
         )
     ]
+    facts += [("Constraint", text) for text in spec.get("constraints") or []]
     facts += [("Limit", f"{key} {value}") for key, value in sorted((spec.get("limits") or {}).items()) if value]
     # Names only: a value may be a secret, and this output is pasted into issues.
     facts += [("Environment", ", ".join(sorted(spec.get("envVars") or {})))]

@@ -14,16 +14,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dcf.cli.gateway import choose_gateway
-from dcf.errors import BuildError, ConfigError, DcfError
+from dcf.errors import BuildError
 
 if TYPE_CHECKING:
     from dcf.build.bundle import BuildResult
     from dcf.build.project import FunctionConfig, Project
     from dcf.client import ClusterInfo
-
-QUICK_S = 1.0
-"""A gateway on this machine answers in milliseconds; a build must not wait for one that is not there."""
 
 FileOption = Annotated[
     Path | None,
@@ -52,20 +48,6 @@ def select_functions(project: Project, names: list[str] | None) -> list[Function
 def project_gateway(project: Project) -> tuple[str, Path] | None:
     """The gateway that the file names, and the file."""
     return (project.gateway, project.path) if project.gateway else None
-
-
-def find_bundles(gateway: str | None, project: Project) -> Path:
-    """The folder for bundles: what a gateway that answers at once reads, else the user's own."""
-    from dcf.client import Client
-
-    choice = choose_gateway(gateway, project_gateway(project))
-    try:
-        with Client(choice.address) as client:
-            return bundles_of(client.info(timeout_s=QUICK_S), client.address)
-    except ConfigError as error:
-        raise ConfigError(f"{error} (from {choice.named_by})") from error
-    except DcfError:
-        return own_bundles()
 
 
 def bundles_of(info: ClusterInfo, address: str) -> Path:

@@ -25,7 +25,7 @@ from dcf.lifecycle import die_with_parent
 from dcf.rpc import v1_watcher_pb2 as v1
 from dcf.rpc.services import OPTIONS, Stub
 
-STOP_S = 5.0
+STOP_S = 8.0
 """Nothing is in flight any more when the replica is stopped; past this it is killed."""
 MARGIN_S = 15.0
 """Over the function's own limits, which the watcher keeps; ours is only there so that nothing ever hangs."""
@@ -132,37 +132,52 @@ def _split(line: str) -> tuple[str, str]:
 def open_local_replica(
     environment: Callable[[str], Mapping[str, str]], *, cwd: Path, on_output: Callable[[str], None]
 ) -> Iterator[LocalReplica]:
-    """Start a watcher; `environment` makes its DCF_* variables from its address."""
+    """Start a watcher here; `environment` makes its DCF_* variables from its address."""
     with tempfile.TemporaryDirectory(prefix="dcf-run-") as folder:
         address = f"unix:{folder}/watcher.sock"
         environ = {name: os.environ[name] for name in INHERITED if name in os.environ}
         # The watcher runs in the bundle's folder: a handler.py or json.py there is the function's, not its own.
         environ |= {"PYTHONSAFEPATH": "1", "DCF_LOG_LEVEL": "error"} | dict(environment(address))
-        try:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "dcf.watcher"],
-                env=environ,
-                cwd=cwd,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                encoding="utf-8",
-                errors="backslashreplace",
-                # A session of its own: Ctrl-C is ours to pass on, once.
-                start_new_session=True,
-                preexec_fn=die_with_parent,
-            )
-        except OSError as error:
-            raise DcfError(f"the function's watcher cannot be started: {error}") from error
-        replica = None
-        try:
-            with grpc.insecure_channel(address, options=OPTIONS) as channel:
-                replica = LocalReplica(process, channel, on_output)
-                yield replica
-        finally:
-            if replica:
-                replica.stop()
-            else:
-                process.kill()
-                process.wait()
+        command = [sys.executable, "-m", "dcf.watcher"]
+        with open_replica_process(command, environ, address, cwd=cwd, on_output=on_output) as replica:
+            yield replica
+
+
+@contextmanager
+def open_replica_process(
+    command: list[str],
+    environ: Mapping[str, str],
+    address: str,
+    *,
+    cwd: Path | None = None,
+    on_output: Callable[[str], None],
+) -> Iterator[LocalReplica]:
+    """Start a process whose watcher will answer at `address`, and end it with the block."""
+    try:
+        process = subprocess.Popen(
+            command,
+            env=dict(environ),
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="backslashreplace",
+            # A session of its own: Ctrl-C is ours to pass on, once.
+            start_new_session=True,
+            preexec_fn=die_with_parent,
+        )
+    except OSError as error:
+        raise DcfError(f"the function's watcher cannot be started: {error}") from error
+    replica = None
+    try:
+        with grpc.insecure_channel(address, options=OPTIONS) as channel:
+            replica = LocalReplica(process, channel, on_output)
+            yield replica
+    finally:
+        if replica:
+            replica.stop()
+        else:
+            process.kill()
+            process.wait()

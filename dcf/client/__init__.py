@@ -7,7 +7,7 @@ imports package pb: its descriptors would clash with those of the original
 
 from dcf.client.aio import AsyncClient
 from dcf.client.calls import DEFAULT_GATEWAY
-from dcf.client.facts import CallStats, Chunk, ClusterInfo, Function, LogLine, ReplicaFacts, Reply, to_json
+from dcf.client.facts import CallStats, Chunk, ClusterInfo, Function, LogLine, Node, ReplicaFacts, Reply, to_json
 from dcf.client.sync import Client
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "ClusterInfo",
     "Function",
     "LogLine",
+    "Node",
     "ReplicaFacts",
     "Reply",
     "to_json",

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
 import grpc
 import grpc.aio
 
 from dcf.client import calls
-from dcf.client.facts import Chunk, ClusterInfo, Function, LogLine, Reply
+from dcf.client.facts import Chunk, ClusterInfo, Function, LogLine, Node, Reply
 from dcf.client.failures import CALL_CANCELLED, error_from
 from dcf.client.inputs import TaskInputs, async_iterator_of
 from dcf.errors import ClientGoneError
@@ -113,6 +113,10 @@ class AsyncClient:
     ) -> AsyncGenerator[LogLine, None]:
         """As `Client.log`."""
         return self._receive(calls.log(name, since_at=since_at, tail=tail, follow=follow))
+
+    async def nodes(self, *, timeout_s: float = calls.MANAGEMENT_TIMEOUT_S) -> Sequence[Node]:
+        """As `Client.nodes`."""
+        return await self._send(calls.nodes(timeout_s))
 
     async def info(self, *, timeout_s: float = calls.MANAGEMENT_TIMEOUT_S) -> ClusterInfo:
         """As `Client.info`."""

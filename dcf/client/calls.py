@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from dcf.client.facts import CallStats, Chunk, ClusterInfo, Function, LogLine, ReplicaFacts, Reply
+from dcf.client.facts import CallStats, Chunk, ClusterInfo, Function, LogLine, Node, ReplicaFacts, Reply
 from dcf.errors import ConfigError, InvalidInputError
 from dcf.rpc import v1_gateway_pb2 as v1
 from dcf.rpc.services import OPTIONS
@@ -159,6 +159,11 @@ def info(timeout_s: float = MANAGEMENT_TIMEOUT_S) -> Call[ClusterInfo]:
     return Call("Info", v1.InfoRequest(), timeout_s, _read_info)
 
 
+def nodes(timeout_s: float = MANAGEMENT_TIMEOUT_S) -> Call[list[Node]]:
+    """The machines that replicas run on."""
+    return Call("Nodes", v1.NodesRequest(), timeout_s, _read_nodes)
+
+
 def _invoke_request(
     name: str, data: Any, metadata: Mapping[str, str] | None, content_type: str | None
 ) -> v1.InvokeRequest:
@@ -223,6 +228,8 @@ def _read_function(function: v1.Function) -> Function:
                 in_flight=replica.in_flight,
                 memory_bytes=replica.memory_bytes,
                 started_at=replica.started_at,
+                node=replica.node,
+                gpus=tuple(replica.gpus),
             )
             for replica in function.replica_states
         ),
@@ -239,6 +246,24 @@ def _read_function(function: v1.Function) -> Function:
 
 def _read_line(line: v1.LogLine) -> LogLine:
     return LogLine(at=line.at, replica=line.replica, stream=line.stream, text=line.text)
+
+
+def _read_nodes(reply: v1.NodesReply) -> list[Node]:
+    return [
+        Node(
+            name=node.name,
+            ready=node.ready,
+            note=node.note,
+            cpus=node.cpus,
+            cpus_used=node.cpus_used,
+            memory_bytes=node.memory_bytes,
+            memory_used_bytes=node.memory_used_bytes,
+            gpus=tuple(node.gpus),
+            gpus_used=tuple(node.gpus_used),
+            replicas=node.replicas,
+        )
+        for node in reply.nodes
+    ]
 
 
 def _read_info(reply: v1.InfoReply) -> ClusterInfo:

@@ -65,6 +65,27 @@ class ReplicaFacts:
     memory_bytes: int = 0
     started_at: float = 0.0
     """Unix seconds."""
+    node: str = ""
+    """Host name of its machine; "" where there is only one."""
+    gpus: tuple[str, ...] = ()
+    """Ids of the devices that are its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """One machine that replicas run on; `used` is what was given to replicas, not what they use."""
+
+    name: str
+    ready: bool
+    note: str = ""
+    """Its role, or what is wrong with it."""
+    cpus: float = 0.0
+    cpus_used: float = 0.0
+    memory_bytes: int = 0
+    memory_used_bytes: int = 0
+    gpus: tuple[str, ...] = ()
+    gpus_used: tuple[str, ...] = ()
+    replicas: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
 import grpc
 
 from dcf.client import calls
-from dcf.client.facts import Chunk, ClusterInfo, Function, LogLine, Reply
+from dcf.client.facts import Chunk, ClusterInfo, Function, LogLine, Node, Reply
 from dcf.client.failures import error_from
 from dcf.client.inputs import ThreadInputs, iterator_of
 from dcf.rpc import v1_gateway_pb2 as v1
@@ -144,6 +144,10 @@ class Client:
     ) -> Generator[LogLine, None, None]:
         """Lines of all replicas, oldest first; `since_at` is unix seconds; with `follow` it goes on for ever."""
         return self._receive(calls.log(name, since_at=since_at, tail=tail, follow=follow))
+
+    def nodes(self, *, timeout_s: float = calls.MANAGEMENT_TIMEOUT_S) -> Sequence[Node]:
+        """The machines that replicas run on, by name."""
+        return self._send(calls.nodes(timeout_s))
 
     def info(self, *, timeout_s: float = calls.MANAGEMENT_TIMEOUT_S) -> ClusterInfo:
         """Version and backend of the cluster."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dcf.domain.function import FunctionSpec
+from dcf.domain.image import replica_environment
 from dcf.errors import ImageNotFoundError
 
 MANIFEST = "bundle.json"
@@ -68,26 +69,10 @@ def watcher_environment(
         source: absolute path of the bundle's src/.
         log_file: where the watcher also writes the function's output, size-bounded; "" for nowhere.
     """
-    environ = {
-        "DCF_FUNCTION": spec.name,
-        "DCF_REPLICA": replica,
-        "DCF_LISTEN": listen,
+    return replica_environment(spec, replica=replica, listen=listen, log_file=log_file) | {
         "DCF_RUNTIME": manifest.runtime,
         "DCF_WORKER_COMMAND": json.dumps(manifest.command),
         "DCF_SOURCE": source,
         "DCF_HANDLER_FILE": manifest.handler_file,
         "DCF_HANDLER_NAME": manifest.handler_name,
-        "DCF_ENVIRONMENT": json.dumps(spec.environment),
-        "DCF_WORKERS": str(spec.workers),
-        "DCF_BATCH_MAX_SIZE": str(spec.batch_max_size),
-        "DCF_BATCH_MAX_WAIT_S": repr(spec.batch_max_wait_s),
-        "DCF_TIMEOUT_S": repr(spec.timeout_s),
-        "DCF_START_TIMEOUT_S": repr(spec.start_timeout_s),
-        "DCF_KILL_AFTER_S": repr(spec.kill_after_s),
-        "DCF_MAX_PAYLOAD_BYTES": str(spec.max_payload_bytes),
-        "DCF_DEBUG": "1" if spec.debug else "0",
-        "DCF_LOG_FILE": log_file,
     }
-    if spec.concurrency is not None:
-        environ["DCF_CONCURRENCY"] = str(spec.concurrency)
-    return environ

@@ -77,6 +77,11 @@ class FunctionSpec:
         """Replicas that shall run."""
         return self.replicas if self.pinned_replicas is None else self.pinned_replicas
 
+    @property
+    def gpu_count(self) -> int:
+        """GPUs that each replica gets for itself."""
+        return parse_gpu(self.limits["gpu"]) if "gpu" in self.limits else 0
+
 
 # A change of any of these needs new replicas; of the rest (description, replicas, queue, ...) none.
 _REPLICA_FIELDS = (

@@ -31,6 +31,10 @@ class ReplicaStatus:
     in_flight: int = 0
     memory_bytes: int = 0
     started_at: float = 0.0
+    node: str = ""
+    """Host name of its machine; "" where there is only one."""
+    gpus: tuple[str, ...] = ()
+    """Ids of the devices that are its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +64,34 @@ class FunctionStatus:
         return "Ready" if self.ready > 0 else "Not Ready"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeStatus:
+    """One machine that replicas run on; `used` is what was given to replicas, not what they use."""
+
+    name: str
+    ready: bool
+    note: str = ""
+    """Its role, or what is wrong with it."""
+    cpus: float = 0.0
+    cpus_used: float = 0.0
+    memory_bytes: int = 0
+    memory_used_bytes: int = 0
+    gpus: tuple[str, ...] = ()
+    gpus_used: tuple[str, ...] = ()
+    replicas: int = 0
+
+
+def node_to_json(node: NodeStatus) -> dict[str, Any]:
+    """The store's form."""
+    return dataclasses.asdict(node)
+
+
+def node_from_json(data: dict[str, Any]) -> NodeStatus:
+    """The inverse of `node_to_json`; keys of a newer release are ignored."""
+    known = _known(NodeStatus, data)
+    return NodeStatus(**{**known, "gpus": tuple(known["gpus"]), "gpus_used": tuple(known["gpus_used"])})
+
+
 def status_to_json(status: FunctionStatus) -> dict[str, Any]:
     """The store's form."""
     return dataclasses.asdict(status)
@@ -68,9 +100,14 @@ def status_to_json(status: FunctionStatus) -> dict[str, Any]:
 def status_from_json(data: dict[str, Any]) -> FunctionStatus:
     """The inverse of `status_to_json`; keys of a newer release are ignored."""
     known = _known(FunctionStatus, data)
-    known["replicas"] = tuple(ReplicaStatus(**_known(ReplicaStatus, replica)) for replica in known.get("replicas", ()))
+    known["replicas"] = tuple(_replica_from_json(replica) for replica in known.get("replicas", ()))
     known["log_tail"] = tuple(known.get("log_tail", ()))
     return FunctionStatus(**known)
+
+
+def _replica_from_json(data: dict[str, Any]) -> ReplicaStatus:
+    known = _known(ReplicaStatus, data)
+    return ReplicaStatus(**{**known, "gpus": tuple(known.get("gpus", ()))})
 
 
 def _known(cls: type[Any], data: dict[str, Any]) -> dict[str, Any]:

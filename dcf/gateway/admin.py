@@ -13,7 +13,7 @@ import difflib
 import logging
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -32,12 +32,12 @@ from dcf.errors import (
     StoreUnavailableError,
 )
 from dcf.gateway.function_log import LogLine, ReplicaLogs
-from dcf.gateway.function_view import view, view_with_spec
+from dcf.gateway.function_view import view, view_node, view_with_spec
 from dcf.gateway.router import FunctionEntry, Router
 from dcf.gateway.settings import GatewaySettings
 from dcf.gateway.stats import Stats
 from dcf.rpc.v1_gateway_pb2 import Scaling
-from dcf.store.contract import CountReader, EndpointReader, SpecWriter
+from dcf.store.contract import CountReader, EndpointReader, NodeReader, SpecWriter
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ STORE_RETRY_S = 2.0
 """Redis is started again within a second or two."""
 
 
-class AdminStore(SpecWriter, CountReader, EndpointReader, Protocol):
+class AdminStore(SpecWriter, CountReader, EndpointReader, NodeReader, Protocol):
     """What this module reads and writes."""
 
 
@@ -167,6 +167,11 @@ class Admin:
         if spec is None:
             raise self._not_found(name)
         return view_with_spec(self._view(spec, known), spec, environment=environment)
+
+    async def nodes(self) -> Sequence[dict[str, Any]]:
+        """The machines that replicas run on. Raises ClusterUnavailableError."""
+        with _answering_store(""):
+            return [view_node(node) for node in await self._store.read_nodes()]
 
     def info(self) -> dict[str, Any]:
         """Version and facts of the cluster."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from dcf.domain.function import FunctionSpec, spec_to_request
 from dcf.domain.stats import QUEUE_WAIT_S, CallTotals
-from dcf.domain.status import FunctionStatus, ReplicaStatus
+from dcf.domain.status import FunctionStatus, NodeStatus, ReplicaStatus
 
 STALE_S = 15.0
 """The scheduler writes a status again every few seconds; three times missed is no scheduler."""
@@ -95,4 +95,22 @@ def _replica(replica: ReplicaStatus) -> dict[str, Any]:
         "inFlight": replica.in_flight,
         "memoryBytes": replica.memory_bytes,
         "startedAt": replica.started_at,
+        "node": replica.node,
+        "gpus": list(replica.gpus),
+    }
+
+
+def view_node(node: NodeStatus) -> dict[str, Any]:
+    """One machine."""
+    return {
+        "name": node.name,
+        "ready": node.ready,
+        "note": node.note,
+        "cpus": node.cpus,
+        "cpusUsed": node.cpus_used,
+        "memoryBytes": node.memory_bytes,
+        "memoryUsedBytes": node.memory_used_bytes,
+        "gpus": list(node.gpus),
+        "gpusUsed": list(node.gpus_used),
+        "replicas": node.replicas,
     }

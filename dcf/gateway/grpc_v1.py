@@ -75,6 +75,12 @@ class V1Gateway:
         async with answering(context):
             return v1.InfoReply(**self._admin.info())
 
+    async def Nodes(self, request: v1.NodesRequest, context: Context) -> v1.NodesReply:
+        """The machines by name."""
+        async with answering(context):
+            nodes = [json_format.ParseDict(node, v1.Node()) for node in await self._admin.nodes()]
+            return v1.NodesReply(nodes=nodes)
+
     # management
 
     async def Deploy(self, request: v1.DeployRequest, context: Context) -> v1.Function:

@@ -19,6 +19,7 @@ from dcf.domain.quantity import parse_duration
 from dcf.errors import InvalidInputError, PayloadTooLargeError
 from dcf.gateway.admin import Admin
 from dcf.gateway.function_log import LogLine
+from dcf.gateway.neighbours import Neighbours
 from dcf.gateway.token import ManagementToken
 
 log = logging.getLogger(__name__)
@@ -36,9 +37,11 @@ Answer = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
 class HttpSystem:
     """Touched only by the event loop of the gateway."""
 
-    def __init__(self, admin: Admin, token: ManagementToken) -> None:
+    def __init__(self, admin: Admin, token: ManagementToken, neighbours: Neighbours) -> None:
         self._admin = admin
         self._token = token
+        self._neighbours = neighbours
+        self._closed = ManagementToken(closed=True)
         self._routes: dict[str, dict[str, Answer]] = {
             "functions": {
                 "GET": self._list,
@@ -50,6 +53,7 @@ class HttpSystem:
             "function-log/": {"GET": self._log},
             "scale-function": {"PUT": self._scale},
             "info": {"GET": self._info},
+            "nodes": {"GET": self._nodes},
         }
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -74,8 +78,11 @@ class HttpSystem:
         return _json(await self._admin.list())
 
     async def _describe(self, request: web.BaseRequest, name: str) -> web.Response:
-        allowed = self._token.allows(request.headers.get("Authorization"))
+        allowed = self._token_for(request).allows(request.headers.get("Authorization"))
         return _json(await self._admin.describe(name, environment=allowed))
+
+    async def _nodes(self, request: web.BaseRequest, name: str) -> web.Response:
+        return _json(await self._admin.nodes())
 
     async def _info(self, request: web.BaseRequest, name: str) -> web.Response:
         return _json(self._admin.info())
@@ -139,7 +146,10 @@ class HttpSystem:
         return response
 
     def _check(self, request: web.BaseRequest) -> None:
-        self._token.check(request.headers.get("Authorization"))
+        self._token_for(request).check(request.headers.get("Authorization"))
+
+    def _token_for(self, request: web.BaseRequest) -> ManagementToken:
+        return self._closed if self._neighbours.include(request.remote) else self._token
 
 
 def _json(value: Any, status: int = 200) -> web.Response:

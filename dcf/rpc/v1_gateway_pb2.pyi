@@ -218,7 +218,7 @@ class DeployRequest(_message.Message):
     def __init__(self, service: _Optional[str] = ..., image: _Optional[str] = ..., env_vars: _Optional[_Mapping[str, str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., annotations: _Optional[_Mapping[str, str]] = ..., constraints: _Optional[_Iterable[str]] = ..., secrets: _Optional[_Iterable[str]] = ..., registry_auth: _Optional[str] = ..., limits: _Optional[_Union[Resources, _Mapping]] = ..., requests: _Optional[_Union[Resources, _Mapping]] = ..., min_replicas: _Optional[int] = ..., max_replicas: _Optional[int] = ..., runtime: _Optional[str] = ..., description: _Optional[str] = ..., maintainer: _Optional[str] = ..., replicas: _Optional[int] = ..., concurrency: _Optional[int] = ..., workers: _Optional[int] = ..., timeout: _Optional[str] = ..., start_timeout: _Optional[str] = ..., kill_after: _Optional[str] = ..., queue: _Optional[int] = ..., max_payload: _Optional[str] = ..., debug: _Optional[bool] = ..., scaling: _Optional[_Union[Scaling, _Mapping]] = ..., batch: _Optional[_Union[Batch, _Mapping]] = ..., must_exist: _Optional[bool] = ...) -> None: ...
 
 class Replica(_message.Message):
-    __slots__ = ("name", "state", "generation", "address", "in_flight", "memory_bytes", "started_at")
+    __slots__ = ("name", "state", "generation", "address", "in_flight", "memory_bytes", "started_at", "node", "gpus")
     NAME_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
@@ -226,6 +226,8 @@ class Replica(_message.Message):
     IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     STARTED_AT_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    GPUS_FIELD_NUMBER: _ClassVar[int]
     name: str
     state: str
     generation: int
@@ -233,7 +235,9 @@ class Replica(_message.Message):
     in_flight: int
     memory_bytes: int
     started_at: float
-    def __init__(self, name: _Optional[str] = ..., state: _Optional[str] = ..., generation: _Optional[int] = ..., address: _Optional[str] = ..., in_flight: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., started_at: _Optional[float] = ...) -> None: ...
+    node: str
+    gpus: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[str] = ..., generation: _Optional[int] = ..., address: _Optional[str] = ..., in_flight: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., started_at: _Optional[float] = ..., node: _Optional[str] = ..., gpus: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class CallStats(_message.Message):
     __slots__ = ("queue_wait_mean_s", "queue_wait_p99_s", "batches", "batch_size_mean")
@@ -364,6 +368,40 @@ class LogLine(_message.Message):
     stream: str
     text: str
     def __init__(self, at: _Optional[float] = ..., replica: _Optional[str] = ..., stream: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
+
+class NodesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class NodesReply(_message.Message):
+    __slots__ = ("nodes",)
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    nodes: _containers.RepeatedCompositeFieldContainer[Node]
+    def __init__(self, nodes: _Optional[_Iterable[_Union[Node, _Mapping]]] = ...) -> None: ...
+
+class Node(_message.Message):
+    __slots__ = ("name", "ready", "note", "cpus", "cpus_used", "memory_bytes", "memory_used_bytes", "gpus", "gpus_used", "replicas")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    READY_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    CPUS_FIELD_NUMBER: _ClassVar[int]
+    CPUS_USED_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_USED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    GPUS_FIELD_NUMBER: _ClassVar[int]
+    GPUS_USED_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    ready: bool
+    note: str
+    cpus: float
+    cpus_used: float
+    memory_bytes: int
+    memory_used_bytes: int
+    gpus: _containers.RepeatedScalarFieldContainer[str]
+    gpus_used: _containers.RepeatedScalarFieldContainer[str]
+    replicas: int
+    def __init__(self, name: _Optional[str] = ..., ready: _Optional[bool] = ..., note: _Optional[str] = ..., cpus: _Optional[float] = ..., cpus_used: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., memory_used_bytes: _Optional[int] = ..., gpus: _Optional[_Iterable[str]] = ..., gpus_used: _Optional[_Iterable[str]] = ..., replicas: _Optional[int] = ...) -> None: ...
 
 class InfoRequest(_message.Message):
     __slots__ = ()

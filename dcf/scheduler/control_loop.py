@@ -2,8 +2,8 @@
 
 In:   specs from the store, replicas from the backend, their Watch streams.
 Out:  starts and stops in the backend; endpoints and status in the store.
-The only place that changes replicas. What to do is decided in reconciler.py;
-a replica leaves the endpoints before it is stopped.
+The only place that changes replicas; how, is replica_mover.py's or
+service_mover.py's, as the backend is.
 """
 
 from __future__ import annotations
@@ -13,17 +13,21 @@ import contextlib
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from functools import partial
 from typing import NoReturn, Protocol
 
-from dcf.domain.function import FunctionSpec, replica_digest
-from dcf.domain.status import Endpoint, FunctionStatus
-from dcf.errors import BackendError, BackendUnavailableError, ImageNotFoundError, StoreUnavailableError
+from dcf.domain.function import FunctionSpec
+from dcf.domain.status import Endpoint, FunctionStatus, NodeStatus
+from dcf.errors import BackendUnavailableError, StoreUnavailableError
 from dcf.lifecycle import open_task_set, running
-from dcf.scheduler.backends.contract import Backend, ObservedReplica, ReplicaExit, ReplicaPlan
-from dcf.scheduler.backoff import PROVEN_AFTER_S, Backoff
-from dcf.scheduler.reconciler import Decision, ReplicaView, reconcile
-from dcf.scheduler.status_report import Failure, describe, without_noise
+from dcf.scheduler.backends.contract import ObservedReplica, ReplicaBackend, ReplicaExit, ServiceBackend
+from dcf.scheduler.backoff import PROVEN_AFTER_S
+from dcf.scheduler.function_memory import FunctionMemory, made_of
+from dcf.scheduler.reconciler import ReplicaView
+from dcf.scheduler.replica_mover import ReplicaMover
+from dcf.scheduler.service_mover import ServiceMover
+from dcf.scheduler.status_report import describe, without_noise
 from dcf.scheduler.watcher_watch import WatcherWatch
 from dcf.store.contract import Changes, Fence, SchedulerWriter
 
@@ -41,41 +45,21 @@ class SchedulerStore(SchedulerWriter, Changes, Protocol):
     """The half of the store that the control loop is given."""
 
 
-@dataclass(slots=True)
-class _Function:
-    """What is remembered of one function from turn to turn."""
-
-    made_of: tuple[str, int, str] = ("", 0, "")
-    """uid, generation, digest: of another one nothing that failed before says anything."""
-    revision: int = 0
-    backoff: Backoff = field(default_factory=Backoff)
-    failure: Failure | None = None
-    written: FunctionStatus | None = None
-    deleted: bool = False
-    """Its status and endpoints are out of the store."""
-
-    def meet(self, spec: FunctionSpec, now_s: float) -> None:
-        """Take note of what is wanted now."""
-        made_of = (spec.uid, spec.generation, replica_digest(spec))
-        if made_of != self.made_of:
-            self.made_of, self.backoff, self.failure = made_of, Backoff(), None
-        elif spec.revision != self.revision:
-            self.backoff = self.backoff.after_new_wish(now_s=now_s)
-        self.revision = spec.revision
-        self.deleted = False
-
-
 class ControlLoop:
     """One leadership's view of all functions. Touched only by the event loop of the scheduler."""
 
-    def __init__(self, store: SchedulerWriter, backend: Backend, watches: WatcherWatch, fence: Fence) -> None:
+    def __init__(
+        self, store: SchedulerWriter, backend: ReplicaBackend | ServiceBackend, watches: WatcherWatch, fence: Fence
+    ) -> None:
         self._store = store
         self._backend = backend
+        self._mover = open_mover(backend)
         self._watches = watches
         self._fence = fence
-        self._functions: dict[str, _Function] = {}
+        self._functions: dict[str, FunctionMemory] = {}
         self._published: dict[str, tuple[Endpoint, ...]] = {}
         self._reread_at = 0.0
+        self._nodes: list[NodeStatus] | None = None
 
     async def turn(self) -> float | None:
         """Look at everything once and act; unix seconds of the next start that waits for its back-off, if any.
@@ -92,7 +76,7 @@ class ControlLoop:
         observed = [replica for replica in observed if replica.address not in gone]
         now_s = time.time()
         for name, spec in specs.items():
-            self._functions.setdefault(name, _Function()).meet(spec, now_s)
+            self._functions.setdefault(name, FunctionMemory()).meet(spec, now_s)
         for one in exits:
             await self._on_exit(one)
         self._watches.follow(observed)
@@ -101,10 +85,13 @@ class ControlLoop:
 
         views: dict[str, list[ReplicaView]] = {}
         for replica in observed:
-            self._functions.setdefault(replica.function, _Function())
+            self._functions.setdefault(replica.function, FunctionMemory())
             views.setdefault(replica.function, []).append(self._view(replica))
+        for name in self._mover.functions():
+            self._functions.setdefault(name, FunctionMemory())
         for name in list(self._functions):
             await self._turn_one(name, specs.get(name), views.get(name, []), now_s)
+        await self._write_nodes()
         waiting = [function.backoff.next_at for function in self._functions.values() if function.backoff.failures]
         return min((at for at in waiting if at > now_s), default=None)
 
@@ -115,7 +102,7 @@ class ControlLoop:
         published = await self._store.read_endpoints()
         statuses = await self._store.read_statuses()
         for name in {*published, *statuses}:
-            self._functions.setdefault(name, _Function()).deleted = False
+            self._functions.setdefault(name, FunctionMemory()).deleted = False
         for name, function in self._functions.items():
             if name not in statuses:
                 function.written = None
@@ -131,18 +118,17 @@ class ControlLoop:
             return
         log.warning("replica ended", extra={**fields, "cause": one.cause})
         function = self._functions.get(replica.function)
-        if function is None or function.made_of != (replica.uid, replica.generation, replica.digest):
+        if function is None or function.made_of != made_of(replica):
             return
         ready_for_s = time.monotonic() - report.ready_since if report.ready_since is not None else 0.0
-        function.backoff = function.backoff.after_exit(now_s=time.time(), ready_for_s=ready_for_s)
-        function.failure = Failure(replica=replica.name, cause=one.cause, log_tail=one.log_tail)
+        function.on_exit(one, ready_for_s=ready_for_s, now_s=time.time())
 
     def _view(self, replica: ObservedReplica) -> ReplicaView:
         now = time.monotonic()
         report = self._watches.report(replica.address)
         function = self._functions[replica.function]
         proven = report.ready_since is not None and now - report.ready_since >= PROVEN_AFTER_S
-        if proven and function.made_of == (replica.uid, replica.generation, replica.digest):
+        if proven and function.made_of == made_of(replica):
             function.backoff = function.backoff.after_proof(started_at=replica.started_at)
         silent = report.is_silent(now)
         # A start that fails says the same on its way out; that one is for the back-off, not to be replaced at once.
@@ -163,66 +149,30 @@ class ControlLoop:
             memory_bytes=report.memory_bytes,
             silent=silent,
             note=report.note,
+            node=replica.node,
+            gpus=replica.gpus,
         )
 
     async def _turn_one(self, name: str, spec: FunctionSpec | None, views: list[ReplicaView], now_s: float) -> None:
         function = self._functions[name]
-        if spec is None and not function.deleted:
-            await self._store.delete_status(self._fence, name)
-            self._published.pop(name, None)
-            function.deleted = True
-            function.made_of, function.written = ("", 0, ""), None
-        decision = reconcile(spec, views, function.backoff, now_s=now_s)
-        stopped = {one.name for one in decision.stops}
-        views = [replace(view, stopping=view.stopping or view.name in stopped) for view in views]
         if spec is None:
-            await self._stop(name, decision, function)
-            if not views:
+            if not function.deleted:
+                await self._store.delete_status(self._fence, name)
+                self._published.pop(name, None)
+                function.forget()
+            if await self._mover.remove(name, views, function, now_s=now_s):
                 del self._functions[name]
             return
-        # Twice: a gateway must know that a replica goes before it goes, and that one is there only when it is.
-        await self._publish(spec, views)
-        await self._stop(name, decision, function)
-        started = await self._start(spec, decision, function)
-        if started:
-            views += [self._view(replica) for replica in started]
-            self._watches.follow(started)
-            await self._publish(spec, views)
-        await self._write_status(function, describe(spec, views, function.backoff, function.failure))
+        views = await self._mover.move(
+            spec, views, function, publish=partial(self._publish, spec), look=self._look_at, now_s=now_s
+        )
+        status = describe(spec, views, function.backoff, function.failure, waiting=function.waiting)
+        await self._write_status(function, status)
 
-    async def _stop(self, name: str, decision: Decision, function: _Function) -> None:
-        for one in decision.stops:
-            log.info("replica is being stopped", extra={"function": name, "replica": one.name, "reason": one.reason})
-            if one.overdue:
-                function.backoff = function.backoff.after_exit(now_s=time.time(), ready_for_s=0.0)
-                tail = await self._backend.log_tail(one.name)
-                function.failure = Failure(replica=one.name, cause=one.reason, log_tail=tail)
-            await self._backend.stop(one.name, grace_s=one.grace_s)
-
-    async def _start(self, spec: FunctionSpec, decision: Decision, function: _Function) -> list[ObservedReplica]:
-        started: list[ObservedReplica] = []
-        for one in decision.starts:
-            plan = ReplicaPlan(spec=spec, ordinal=one.ordinal)
-            fields = {"function": spec.name, "replica": plan.name}
-            try:
-                started.append(await self._backend.start(plan))
-            except BackendUnavailableError:
-                raise
-            except BackendError as error:
-                missing = isinstance(error, ImageNotFoundError)
-                if function.failure is None or function.failure.cause != str(error):
-                    log.warning("replica could not be started", extra={**fields, "cause": str(error)})
-                before, now_s = function.backoff, time.time()
-                function.backoff = (
-                    before.after_missing_image(now_s=now_s)
-                    if missing
-                    else before.after_exit(now_s=now_s, ready_for_s=0)
-                )
-                function.failure = Failure(replica=plan.name, cause=str(error))
-                break
-            function.backoff = function.backoff.after_start()
-            log.info("replica was started", extra={**fields, "reason": one.reason})
-        return started
+    def _look_at(self, started: list[ObservedReplica]) -> list[ReplicaView]:
+        views = [self._view(replica) for replica in started]
+        self._watches.follow(started)
+        return views
 
     async def _publish(self, spec: FunctionSpec, views: Sequence[ReplicaView]) -> None:
         endpoints = tuple(
@@ -234,7 +184,7 @@ class ControlLoop:
             await self._store.write_endpoints(self._fence, spec.name, endpoints)
             self._published[spec.name] = endpoints
 
-    async def _write_status(self, function: _Function, status: FunctionStatus) -> None:
+    async def _write_status(self, function: FunctionMemory, status: FunctionStatus) -> None:
         written = function.written
         if written is not None:
             quiet = without_noise(written) == without_noise(status)
@@ -249,6 +199,12 @@ class ControlLoop:
         await self._store.write_status(self._fence, status)
         function.written = status
 
+    async def _write_nodes(self) -> None:
+        nodes = await self._backend.nodes()
+        if nodes != self._nodes:
+            await self._store.write_nodes(self._fence, nodes)
+            self._nodes = nodes
+
     def _log_change(self, status: FunctionStatus) -> None:
         log.info(
             "function has changed",
@@ -262,8 +218,20 @@ class ControlLoop:
         )
 
 
+def open_mover(backend: ReplicaBackend | ServiceBackend) -> ReplicaMover | ServiceMover:
+    """The mover for this kind of backend."""
+    if isinstance(backend, ServiceBackend):
+        return ServiceMover(backend)
+    return ReplicaMover(backend)
+
+
 async def run_control_loop(
-    store: SchedulerStore, backend: Backend, fence: Fence, *, wake: asyncio.Event, tick_s: float
+    store: SchedulerStore,
+    backend: ReplicaBackend | ServiceBackend,
+    fence: Fence,
+    *,
+    wake: asyncio.Event,
+    tick_s: float,
 ) -> NoReturn:
     """Turn whenever something may have changed, and every `tick_s`; raises LeaseLostError."""
     async with open_task_set() as tasks, running(hints=_run_hints(store, wake)):

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from signal import SIGINT, SIGTERM
 
@@ -20,7 +20,7 @@ from dcf.env import read_settings
 from dcf.errors import DcfError, StoreUnavailableError
 from dcf.lifecycle import die_with_parent, running, unpack_group, until_signalled
 from dcf.logs import configure_logs
-from dcf.scheduler.backends.registry import open_backend
+from dcf.scheduler.backends.registry import BackendOptions, open_backend
 from dcf.scheduler.control_loop import run_control_loop
 from dcf.scheduler.health import keep_from_children, tell_ready
 from dcf.scheduler.leader import run_leader
@@ -40,13 +40,7 @@ async def serve(settings: SchedulerSettings, environ: Mapping[str, str]) -> None
     wake = asyncio.Event()
     async with (
         open_store(settings.store_url) as store,
-        open_backend(
-            settings.backend,
-            state=Path(settings.state).absolute(),
-            bundles=Path(settings.bundles).absolute(),
-            environ=environ,
-            on_change=wake.set,
-        ) as backend,
+        open_backend(settings.backend, _options(settings, environ, wake.set)) as backend,
         running(
             leader=run_leader(
                 store,
@@ -59,6 +53,18 @@ async def serve(settings: SchedulerSettings, environ: Mapping[str, str]) -> None
     ):
         reason = await until_signalled(SIGINT, SIGTERM)
         log.info("stopping", extra={"signal": reason.name})
+
+
+def _options(settings: SchedulerSettings, environ: Mapping[str, str], on_change: Callable[[], None]) -> BackendOptions:
+    return BackendOptions(
+        state=Path(settings.state).absolute(),
+        bundles=Path(settings.bundles).absolute(),
+        cluster=settings.cluster,
+        network=settings.network or settings.cluster,
+        gpus=settings.gpus,
+        environ=environ,
+        on_change=on_change,
+    )
 
 
 async def _tell_ready_once(store: SpecReader, ready_fd: int | None) -> None:
@@ -75,13 +81,7 @@ async def _tell_ready_once(store: SpecReader, ready_fd: int | None) -> None:
 
 async def stop_replicas(settings: SchedulerSettings, environ: Mapping[str, str]) -> None:
     """End every replica that this state folder knows of; no store is needed."""
-    async with open_backend(
-        settings.backend,
-        state=Path(settings.state).absolute(),
-        bundles=Path(settings.bundles).absolute(),
-        environ=environ,
-        on_change=lambda: None,
-    ) as backend:
+    async with open_backend(settings.backend, _options(settings, environ, lambda: None)) as backend:
         stopped = await backend.stop_all(grace_s=STOP_REPLICAS_GRACE_S)
     log.info("replicas were stopped", extra={"number": stopped})
 

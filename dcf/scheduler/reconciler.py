@@ -47,6 +47,8 @@ class ReplicaView:
     """Its process lives, and it has stopped reporting."""
     note: str = ""
     """What it says of itself."""
+    node: str = ""
+    gpus: tuple[str, ...] = ()
 
     @property
     def serving(self) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
+from dcf.domain.gpus import parse_setting
 from dcf.env import require
 from dcf.scheduler.backends.registry import NAMES
 
@@ -21,11 +23,20 @@ class SchedulerSettings:
     backend: str = "process"
     """What runs replicas."""
 
-    state: str
-    """Folder of the cluster's state; replicas live in `replicas/` below it."""
+    state: str = ""
+    """Folder of the cluster's state; the process backend's replicas live in `replicas/` below it."""
 
-    bundles: str
-    """Folder of the built functions."""
+    bundles: str = ""
+    """Folder of the built functions; for the process backend."""
+
+    cluster: str = "dcf"
+    """Marks what is this cluster's on a Docker engine; two clusters on one engine have two names."""
+
+    network: str = ""
+    """Docker network that replicas, gateways and scheduler are on; "": the one named as the cluster."""
+
+    gpus: str = ""
+    """Ids of this machine's GPUs, separated by commas, or "none"; "" looks for them."""
 
     tick_s: float = 1.0
     """Seconds between two looks with no hint of a change, > 0. One second: half of Knative's tick."""
@@ -42,8 +53,12 @@ class SchedulerSettings:
     def __post_init__(self) -> None:
         require(self.backend in NAMES, "DCF_BACKEND", self.backend, f"one of {', '.join(NAMES)}")
         require(self.scheduler_id != "", "DCF_SCHEDULER_ID", self.scheduler_id, "a name")
-        require(self.state != "", "DCF_STATE", self.state, "a folder")
-        require(self.bundles != "", "DCF_BUNDLES", self.bundles, "a folder")
+        if self.backend == "process":
+            require(self.state != "", "DCF_STATE", self.state, "a folder")
+            require(self.bundles != "", "DCF_BUNDLES", self.bundles, "a folder")
+        good = re.fullmatch(r"[a-z][a-z0-9-]{0,30}", self.cluster) is not None
+        require(good, "DCF_CLUSTER", self.cluster, "a lower-case letter, then lower-case letters, digits or '-'")
+        parse_setting(self.gpus)
         require(self.tick_s > 0, "DCF_TICK_S", self.tick_s, "seconds above 0")
         require(self.lease_ttl_s > 0, "DCF_LEASE_TTL_S", self.lease_ttl_s, "seconds above 0")
         require(

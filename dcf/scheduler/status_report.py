@@ -26,9 +26,18 @@ class Failure:
 
 
 def describe(
-    spec: FunctionSpec, replicas: Sequence[ReplicaView], backoff: Backoff, failure: Failure | None
+    spec: FunctionSpec,
+    replicas: Sequence[ReplicaView],
+    backoff: Backoff,
+    failure: Failure | None,
+    *,
+    waiting: str = "",
 ) -> FunctionStatus:
-    """Return the status of `spec`'s function."""
+    """Return the status of `spec`'s function.
+
+    Args:
+        waiting: why no more replicas can be placed now; "" where nothing is in the way.
+    """
     current = [replica for replica in replicas if is_current(spec, replica)]
     serving = sum(replica.serving for replica in current)
     older = [replica for replica in replicas if not is_current(spec, replica)]
@@ -42,7 +51,7 @@ def describe(
         replicas=tuple(_show(replica) for replica in sorted(replicas, key=lambda r: (-r.generation, r.ordinal))),
         failed=backoff.given_up and serving == 0 and spec.desired > 0,
         settled=whole and not older,
-        reason=_reason(spec, current, older, backoff, failure),
+        reason=_reason(spec, current, older, backoff, failure, waiting),
         log_tail=failure.log_tail if failure is not None and serving < spec.desired else (),
     )
 
@@ -71,6 +80,8 @@ def _show(replica: ReplicaView) -> ReplicaStatus:
         in_flight=replica.in_flight,
         memory_bytes=replica.memory_bytes,
         started_at=replica.started_at,
+        node=replica.node,
+        gpus=replica.gpus,
     )
 
 
@@ -80,6 +91,7 @@ def _reason(
     older: Sequence[ReplicaView],
     backoff: Backoff,
     failure: Failure | None,
+    waiting: str,
 ) -> str:
     staying = [replica for replica in current if not replica.stopping]
     serving = sum(replica.serving for replica in staying)
@@ -87,6 +99,8 @@ def _reason(
         return "scaled to 0 replicas"
     if serving < spec.desired and backoff.failures and failure is not None:
         return _failure_reason(backoff, failure, under_way=any(not replica.serving for replica in staying))
+    if serving < spec.desired and waiting:
+        return f"{serving} of {spec.desired} replicas ready; {waiting}"
     for replica in staying:
         if replica.silent:
             return f"replica {replica.name} does not report any more, though its process is there"

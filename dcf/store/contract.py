@@ -15,7 +15,7 @@ from typing import NewType, Protocol
 
 from dcf.domain.function import FunctionSpec
 from dcf.domain.stats import Totals
-from dcf.domain.status import Endpoint, FunctionStatus
+from dcf.domain.status import Endpoint, FunctionStatus, NodeStatus
 
 Fence = NewType("Fence", int)
 """Grows with every change of leader; writes under an older one are refused."""
@@ -83,6 +83,14 @@ class EndpointReader(Protocol):
         ...
 
 
+class NodeReader(Protocol):
+    """gateway.admin"""
+
+    async def read_nodes(self) -> list[NodeStatus]:
+        """The machines, as the scheduler saw them last; none before it has looked."""
+        ...
+
+
 class Changes(Protocol):
     """Hints, for whoever sleeps between two looks."""
 
@@ -120,6 +128,10 @@ class SchedulerWriter(SpecReader, CountReader, Protocol):
 
     async def write_status(self, fence: Fence, status: FunctionStatus) -> None:
         """Replace a function's status."""
+        ...
+
+    async def write_nodes(self, fence: Fence, nodes: Sequence[NodeStatus]) -> None:
+        """Replace what is known of the machines."""
         ...
 
     async def delete_status(self, fence: Fence, function: str) -> None:

@@ -15,6 +15,9 @@ ENDPOINTS = "dcf:endpoints"
 STATUS = "dcf:status"
 """Hash: function -> status as JSON. Written by the leading scheduler."""
 
+NODES = "dcf:nodes"
+"""Hash: "all" -> the machines as JSON. Written by the leading scheduler."""
+
 LEASE = "dcf:lease"
 """Hash: owner and fence of the leading scheduler; runs out unless renewed."""
 

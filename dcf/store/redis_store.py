@@ -24,7 +24,15 @@ from redis.exceptions import RedisError
 
 from dcf.domain.function import FunctionSpec, spec_from_json, spec_to_json
 from dcf.domain.stats import Totals
-from dcf.domain.status import Endpoint, FunctionStatus, status_from_json, status_to_json
+from dcf.domain.status import (
+    Endpoint,
+    FunctionStatus,
+    NodeStatus,
+    node_from_json,
+    node_to_json,
+    status_from_json,
+    status_to_json,
+)
 from dcf.errors import ConfigError, LeaseLostError, StoreUnavailableError
 from dcf.store import keys
 from dcf.store.contract import ChangedKey, Fence
@@ -160,12 +168,20 @@ class RedisStore:
         """Replace a function's status. Raises LeaseLostError."""
         await self._write_fenced(fence, status.name, {"status": json.dumps(status_to_json(status))})
 
+    async def write_nodes(self, fence: Fence, nodes: Sequence[NodeStatus]) -> None:
+        """Replace what is known of the machines. Raises LeaseLostError."""
+        await self._write_fenced(fence, "all", {"nodes": json.dumps([node_to_json(node) for node in nodes])})
+
+    async def read_nodes(self) -> list[NodeStatus]:
+        """The machines, as the scheduler saw them last; none before it has looked."""
+        return [node_from_json(node) for node in (await self._read_hash(keys.NODES)).get("all", [])]
+
     async def delete_status(self, fence: Fence, function: str) -> None:
         """Remove status and endpoints of a function that is gone. Raises LeaseLostError."""
         await self._write_fenced(fence, function, {"endpoints": "", "status": ""})
 
     async def _write_fenced(self, fence: Fence, function: str, texts: Mapping[str, str]) -> None:
-        hashes = {"endpoints": keys.ENDPOINTS, "status": keys.STATUS}
+        hashes = {"endpoints": keys.ENDPOINTS, "status": keys.STATUS, "nodes": keys.NODES}
         arguments = [keys.CHANGES, str(fence), function, *(text for pair in texts.items() for text in pair)]
         if not await self._run("write_fenced", [keys.FENCE, *(hashes[family] for family in texts)], arguments):
             raise LeaseLostError(f"another scheduler leads now: nothing was written about {function}")

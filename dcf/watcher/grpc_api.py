@@ -116,6 +116,10 @@ class WatcherService:
         for link in self._links:
             link.send_state(state)
 
+    async def changed(self) -> None:
+        """Return when something may have changed: at the next heartbeat at the latest."""
+        await self._changed.wait()
+
     async def run_heartbeat(self) -> NoReturn:
         """Tell every gateway that we live, and what we have room for."""
         while True:

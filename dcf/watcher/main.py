@@ -19,10 +19,14 @@ from dcf.env import read_settings
 from dcf.errors import ConfigError
 from dcf.lifecycle import TaskSet, open_task_set, running, unpack_group, until_signalled
 from dcf.logs import configure_logs
+from dcf.nvidia import list_gpus
 from dcf.watcher.batcher import Batcher
+from dcf.watcher.devices import reserve_gpus
 from dcf.watcher.function_log import FunctionLog
 from dcf.watcher.grpc_api import WatcherService, open_grpc_api
+from dcf.watcher.orphans import run_orphans
 from dcf.watcher.settings import WatcherSettings
+from dcf.watcher.state_file import run_state_file
 from dcf.watcher.worker_keeper import WorkerKeeper
 from dcf.watcher.worker_pool import WorkerPool
 
@@ -49,7 +53,12 @@ async def serve(settings: WatcherSettings) -> int:
             service = WatcherService(settings, pool, function_log, tasks)
             async with (
                 open_grpc_api(service, settings.listen),
-                running(heartbeat=service.run_heartbeat(), sweep=keeper.run_sweep()),
+                running(
+                    heartbeat=service.run_heartbeat(),
+                    sweep=keeper.run_sweep(),
+                    orphans=run_orphans(lambda: {worker.pid for worker in pool.workers}),
+                    state_file=run_state_file(settings.state_file, pool.state, service.changed),
+                ),
             ):
                 try:
                     return await _run(settings, keeper, service, function_log, tasks)
@@ -93,6 +102,8 @@ def main() -> int:
     try:
         settings = read_settings(WatcherSettings, os.environ)
         configure_logs(settings.log_level)
+        # Before anything listens: it is settled in a moment, and a replica without its GPU has no sense.
+        settings = reserve_gpus(settings, os.environ, list_gpus)
         return uvloop.run(serve(settings))
     except Exception as error:
         cause = unpack_group(error)

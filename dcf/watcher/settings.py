@@ -6,8 +6,12 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from dcf.domain.gpus import parse_ids
 from dcf.env import require
 from dcf.errors import ConfigError
+
+CUDA_VARIABLE = "CUDA_VISIBLE_DEVICES"
+"""What tells CUDA, and so every library on it, which devices there are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +42,15 @@ class WatcherSettings:
     start_timeout_s: float = 60.0
     kill_after_s: float = 30.0
     max_payload_bytes: int = 64 * 1024 * 1024
+    gpu_count: int = 0
+    """GPUs that the function asks for."""
+    gpus: str = ""
+    """Those reserved for this replica: ids or indices with commas between them; after devices.py all are full ids.
+    On Swarm it is empty, and the engine says it in a variable of its own."""
     debug: bool = False
     log_file: str = ""
+    state_file: str = ""
+    """Absolute path of the file that a container's health check reads (state_file.py); "": none is written."""
     log_level: str = "info"
 
     def __post_init__(self) -> None:
@@ -51,6 +62,8 @@ class WatcherSettings:
         require(self.start_timeout_s > 0, "DCF_START_TIMEOUT_S", self.start_timeout_s, "seconds above 0")
         require(self.kill_after_s >= 0, "DCF_KILL_AFTER_S", self.kill_after_s, "seconds, 0 or more")
         require(self.max_payload_bytes > 0, "DCF_MAX_PAYLOAD_BYTES", self.max_payload_bytes, "bytes above 0")
+        require(self.gpu_count >= 0, "DCF_GPU_COUNT", self.gpu_count, "0 or more")
+        parse_ids("DCF_GPUS", self.gpus)
         self.command()
         self.worker_environment()
 
@@ -67,6 +80,10 @@ class WatcherSettings:
         if not isinstance(value, dict) or not all(isinstance(part, str) for part in value.values()):
             raise ConfigError(f"DCF_ENVIRONMENT={self.environment!r}: expected a JSON object of texts")
         return value
+
+    def device_environment(self) -> dict[str, str]:
+        """What holds the worker to its GPUs; without any the machine's own variables stand."""
+        return {CUDA_VARIABLE: self.gpus} if self.gpus else {}
 
 
 def _read_json(name: str, text: str) -> Any:

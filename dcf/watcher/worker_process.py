@@ -135,7 +135,8 @@ class WorkerProcess:
     def _environ(self) -> dict[str, str]:
         environ = {name: value for name, value in os.environ.items() if not name.startswith(_OURS_ALONE)}
         # A Python 3.6 without a locale would refuse to print anything but ASCII.
-        return environ | {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"} | self._settings.worker_environment()
+        environ |= {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
+        return environ | self._settings.worker_environment() | self._settings.device_environment()
 
     async def start(self, slots: int, spawn: Spawn) -> None:
         """Start the process and wait until the handler is loaded.

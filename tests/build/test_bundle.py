@@ -381,7 +381,7 @@ def test_skip_build_takes_the_image_as_it_stands(echo: LoadEcho, build: Build, b
 
 
 def test_what_does_not_act_on_this_backend_is_said(echo: LoadEcho, build: Build) -> None:
-    config = echo("build_packages: [make]", "limits: {memory: 1G}", "build_args: [CUDA_VERSION=9.0]")
+    config = echo("build_packages: [make]", "limits: {memory: 1G, gpu: 1}", "build_args: [CUDA_VERSION=9.0]")
 
     notices = "\n".join(build(config).notices)
 

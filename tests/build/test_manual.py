@@ -14,6 +14,7 @@ KEYS_OF_THE_ORIGINAL = {
     "build_args", "build_packages",
 }  # fmt: skip
 KEYS_OF_OURS = {
+    "constraints",
     "replicas", "concurrency", "workers", "batch", "timeout", "start_timeout", "kill_after", "queue", "max_payload",
     "debug", "scaling",
 }  # fmt: skip

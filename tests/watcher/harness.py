@@ -284,9 +284,13 @@ async def run_watcher(
     environ: dict[str, str] | None = None,
     command: tuple[str, ...] = (),
     runtime: str = "python",
+    watcher: dict[str, str] | None = None,
     **spec: Any,
 ) -> AsyncIterator[Replica]:
-    """A watcher on a handler of this source; gone when the block ends."""
+    """A watcher on a handler of this source; gone when the block ends.
+
+    `environ` is the function's, `watcher` the process's own.
+    """
     source = folder / "src"
     source.mkdir(exist_ok=True)
     if handler is not None:
@@ -306,7 +310,8 @@ async def run_watcher(
         with (folder / "watcher.stderr").open("ab") as stderr:
             process = subprocess.Popen(  # noqa: ASYNC220 - its start takes a moment
                 [sys.executable, "-P", "-m", "dcf.watcher"],
-                env=kept | settings, cwd=source, stdin=subprocess.DEVNULL, stderr=stderr, start_new_session=True,
+                env=kept | settings | (watcher or {}),
+                cwd=source, stdin=subprocess.DEVNULL, stderr=stderr, start_new_session=True,
             )  # fmt: skip
         replica = Replica(process, folder, address)
         try:

@@ -2,7 +2,8 @@
 
 In:   plans; bundles in `<bundles>`, folders and records in `<state>/replicas`.
 Out:  `python -m dcf.watcher` processes that outlive the scheduler and are
-      adopted by the next one. Limits of memory, CPU and GPU are not enforced.
+      adopted by the next one. Each has its GPUs for itself, as CUDA_VISIBLE_DEVICES
+      says; limits of memory and CPU are not enforced.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import contextlib
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -26,11 +28,16 @@ from typing import ParamSpec, TypeVar
 from dcf.domain.bundle import MANIFEST, SOURCE, BundleManifest, manifest_from_json, watcher_environment
 from dcf.domain.function import FunctionSpec, replica_digest
 from dcf.domain.names import ReplicaName, parse_bundle_reference
+from dcf.domain.status import NodeStatus
 from dcf.errors import BackendError, ConfigError, ImageNotFoundError
+from dcf.nvidia import list_gpus
 from dcf.scheduler.backends import replica_folder
 from dcf.scheduler.backends.contract import ObservedReplica, ReplicaExit, ReplicaPlan
+from dcf.scheduler.backends.gpu_ledger import choose_gpus
+from dcf.scheduler.backends.gpu_source import MachineGpus
+from dcf.scheduler.backends.log_lines import LogTail
 from dcf.scheduler.backends.process_handle import ProcessHandle, read_identity
-from dcf.scheduler.backends.replica_folder import LogTail, ReplicaRecord
+from dcf.scheduler.backends.replica_folder import ReplicaRecord
 from dcf.sockets import socket_path
 
 P = ParamSpec("P")
@@ -77,12 +84,14 @@ class ProcessBackend:
     """The Backend of this machine. Touched only by the event loop of the scheduler."""
 
     def __init__(
-        self, *, state: Path, bundles: Path, environ: Mapping[str, str], on_change: Callable[[], None]
+        self, *, state: Path, bundles: Path, gpus: str, environ: Mapping[str, str], on_change: Callable[[], None]
     ) -> None:
         self._state = state
         self._replicas_folder = state / "replicas"
         self._bundles = bundles
         self._environ = {key: text for key, text in environ.items() if key in PASSED_ON or key.startswith("LC_")}
+        ask = partial(list_gpus, path=environ.get("PATH"))
+        self._gpus = MachineGpus(gpus, visible=environ.get("CUDA_VISIBLE_DEVICES"), ask=ask)
         self._on_change = on_change
         # One thread: folders and records are changed by one start or clean-up at a time.
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="process_backend")
@@ -139,6 +148,21 @@ class ProcessBackend:
         """From the watcher's log file."""
         tail = await self._in_thread(replica_folder.read_tail, self._replicas_folder / name)
         return tail.lines
+
+    async def nodes(self) -> list[NodeStatus]:
+        """This machine; its CPUs and memory are given to nobody."""
+        inventory = await self._in_thread(self._gpus.inventory, now=time.monotonic(), again=False)
+        return [
+            NodeStatus(
+                name=socket.gethostname(),
+                ready=True,
+                cpus=float(os.cpu_count() or 0),
+                memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+                gpus=inventory.ids,
+                gpus_used=tuple(sorted(gpu for replica in self._replicas.values() for gpu in replica.record.gpus)),
+                replicas=len(self._replicas),
+            )
+        ]
 
     async def stop_all(self, *, grace_s: float) -> int:
         """Also what an earlier scheduler left."""
@@ -245,13 +269,26 @@ class ProcessBackend:
                 there = replica_folder.read_record(folder)
                 if there is not None and read_identity(there.pid) == there.identity:
                     return there, True
+                gpus = self._choose_gpus(plan)
                 replica_folder.clear_away(folder, failed=False)
                 folder.mkdir(mode=0o700)
-                return self._spawn_in(folder, plan, source, manifest), False
+                return self._spawn_in(folder, plan, source, manifest, gpus), False
         except (OSError, subprocess.SubprocessError, ConfigError) as error:
             raise BackendError(f"replica {plan.name} could not be started: {error}") from error
 
-    def _spawn_in(self, folder: Path, plan: ReplicaPlan, source: Path, manifest: BundleManifest) -> ReplicaRecord:
+    def _choose_gpus(self, plan: ReplicaPlan) -> tuple[str, ...]:
+        """Free ones, by the records of all live replicas; the folder's lock is held. Raises CapacityError."""
+        count = plan.spec.gpu_count
+        if not count:
+            return ()
+        records = map(replica_folder.read_record, replica_folder.list_folders(self._replicas_folder))
+        held = {one.name: one.gpus for one in records if one is not None and read_identity(one.pid) == one.identity}
+        inventory = self._gpus.inventory(now=time.monotonic())
+        return choose_gpus(inventory.ids, held, count, why_none=inventory.problem)
+
+    def _spawn_in(
+        self, folder: Path, plan: ReplicaPlan, source: Path, manifest: BundleManifest, gpus: tuple[str, ...]
+    ) -> ReplicaRecord:
         address = f"unix:{socket_path(self._state, plan.name + '.' + secrets.token_hex(2) + '.sock')}"
         environ = self._environ | watcher_environment(
             plan.spec,
@@ -261,6 +298,8 @@ class ProcessBackend:
             source=str(source),
             log_file=str(folder / replica_folder.LOG),
         )
+        if gpus:
+            environ["DCF_GPUS"] = ",".join(gpus)
         with (folder / replica_folder.STDERR).open("wb") as output:
             process = subprocess.Popen(
                 ["/bin/sh", "-c", _GATE, "sh", *_WATCHER],
@@ -286,6 +325,7 @@ class ProcessBackend:
                 grace_s=plan.grace_s,
                 pid=process.pid,
                 identity=read_identity(process.pid) or "",
+                gpus=gpus,
             )
             replica_folder.write_record(folder, record)
             process.stdin.write(b"go\n")
@@ -349,20 +389,17 @@ def _explain(code: int | None, tail: LogTail) -> str:
             return f"killed by signal {-code}"
     if code == 0:
         return "it ended by itself"
-    if tail.last_stderr.startswith("dcf: "):
-        return tail.last_stderr.removeprefix("dcf: ")
-    said = tail.last_own or tail.last_stderr
-    if said:
-        return said
+    if tail.said:
+        return tail.said
     return "its process is gone" if code is None else f"its watcher ended with exit status {code}"
 
 
 @asynccontextmanager
 async def open_process_backend(
-    *, state: Path, bundles: Path, environ: Mapping[str, str], on_change: Callable[[], None]
+    *, state: Path, bundles: Path, gpus: str, environ: Mapping[str, str], on_change: Callable[[], None]
 ) -> AsyncIterator[ProcessBackend]:
     """A backend for the block; its replicas live on afterwards."""
-    backend = ProcessBackend(state=state, bundles=bundles, environ=environ, on_change=on_change)
+    backend = ProcessBackend(state=state, bundles=bundles, gpus=gpus, environ=environ, on_change=on_change)
     try:
         yield backend
     finally:

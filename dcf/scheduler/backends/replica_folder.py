@@ -21,13 +21,13 @@ from typing import Any
 
 from dcf.domain.names import ReplicaName
 from dcf.scheduler.backends.contract import ObservedReplica
+from dcf.scheduler.backends.log_lines import LogTail, read_lines
 
 RECORD = "replica.json"
 LOG = "log"
 STDERR = "stderr"
 FAILED = ".failed"
 KEEP_FAILED = 20
-TAIL_LINES = 20
 TAIL_BYTES = 64 * 1024
 """Read from a log's end: enough for 20 long lines, little enough to never block."""
 UNFINISHED_AFTER_S = 60.0
@@ -52,6 +52,8 @@ class ReplicaRecord:
     """From `read_identity`."""
     kill_at: float | None = None
     """Set once it was told to drain: when its grace ends."""
+    gpus: tuple[str, ...] = ()
+    """Ids of the devices that are its own."""
 
     def observed(self, *, adopted: bool) -> ObservedReplica:
         """As the control loop sees it."""
@@ -67,6 +69,7 @@ class ReplicaRecord:
             grace_s=self.grace_s,
             stopping=self.kill_at is not None,
             adopted=adopted,
+            gpus=self.gpus,
         )
 
 
@@ -75,7 +78,8 @@ def read_record(folder: Path) -> ReplicaRecord | None:
     try:
         data: dict[str, Any] = json.loads((folder / RECORD).read_text())
         names = {field.name for field in dataclasses.fields(ReplicaRecord)}
-        return ReplicaRecord(**{key: value for key, value in data.items() if key in names})
+        known = {key: value for key, value in data.items() if key in names}
+        return ReplicaRecord(**known | {"gpus": tuple(known.get("gpus", ()))})
     except (OSError, ValueError, TypeError, AttributeError):
         return None
 
@@ -126,35 +130,9 @@ def clear_away(folder: Path, *, failed: bool, keep: int = KEEP_FAILED) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogTail:
-    """The end of what a replica said."""
-
-    lines: tuple[str, ...]
-    """Text alone, oldest first, at most 20."""
-    last_own: str
-    """The last line of DCF's watcher in it; "" where there is none."""
-    last_stderr: str
-    """The last line the watcher process itself wrote to its stderr, such as an interpreter's complaint."""
-
-
 def read_tail(folder: Path) -> LogTail:
     """What is left to read; a missing file is an empty one."""
-    entries: list[tuple[str, str]] = []
-    for line in _last_lines(folder / LOG):
-        parts = line.split(" ", 2)
-        if len(parts) >= 2 and parts[1] in {"stdout", "stderr", "dcf"}:
-            entries.append((parts[1], parts[2] if len(parts) == 3 else ""))
-        else:
-            entries.append(("", line))
-    complaint = [line for line in _last_lines(folder / STDERR) if line.strip()]
-    own = [text for stream, text in entries if stream == "dcf" and text.strip()]
-    lines = [text for _, text in entries] or complaint
-    return LogTail(
-        lines=tuple(lines[-TAIL_LINES:]),
-        last_own=own[-1].removeprefix("dcf: ") if own else "",
-        last_stderr=complaint[-1] if complaint else "",
-    )
+    return read_lines(_last_lines(folder / LOG), _last_lines(folder / STDERR))
 
 
 def _last_lines(path: Path) -> list[str]:

@@ -1,0 +1,62 @@
+"""What the control loop remembers of one function from turn to turn.
+
+In:   the spec of each turn; what failed.
+Out:  how long to wait before the next try, and what to say meanwhile.
+A new leader begins with an empty memory: nothing in it is needed to be right.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from dcf.domain.function import FunctionSpec, replica_digest
+from dcf.domain.status import FunctionStatus
+from dcf.scheduler.backends.contract import ObservedReplica, ReplicaExit
+from dcf.scheduler.backoff import Backoff
+from dcf.scheduler.status_report import Failure
+
+MadeOf = tuple[str, int, str]
+"""uid, generation, digest: of another one nothing that failed before says anything."""
+
+
+def made_of(thing: FunctionSpec | ObservedReplica) -> MadeOf:
+    """What a replica is, or shall be, made of."""
+    digest = replica_digest(thing) if isinstance(thing, FunctionSpec) else thing.digest
+    return thing.uid, thing.generation, digest
+
+
+@dataclass(slots=True)
+class FunctionMemory:
+    """Touched only by the control loop and its mover."""
+
+    made_of: MadeOf = ("", 0, "")
+    revision: int = 0
+    backoff: Backoff = field(default_factory=Backoff)
+    failure: Failure | None = None
+    waiting: str = ""
+    """Why no more replicas can be placed now, such as "no GPU free: ..."; "" where nothing is in the way."""
+    written: FunctionStatus | None = None
+    deleted: bool = False
+    """Its status and endpoints are out of the store."""
+
+    def meet(self, spec: FunctionSpec, now_s: float) -> None:
+        """Take note of what is wanted now."""
+        if made_of(spec) != self.made_of:
+            self.made_of, self.backoff, self.failure, self.waiting = made_of(spec), Backoff(), None, ""
+        elif spec.revision != self.revision:
+            self.backoff = self.backoff.after_new_wish(now_s=now_s)
+        self.revision = spec.revision
+        self.deleted = False
+
+    def forget(self) -> None:
+        """The function was deleted."""
+        self.deleted = True
+        self.made_of, self.written, self.waiting = ("", 0, ""), None, ""
+
+    def on_exit(self, one: ReplicaExit, *, ready_for_s: float, now_s: float) -> None:
+        """A replica of ours ended that nobody had stopped."""
+        if one.image_missing:
+            self.backoff = self.backoff.after_missing_image(now_s=now_s)
+        else:
+            self.backoff = self.backoff.after_exit(now_s=now_s, ready_for_s=ready_for_s)
+        self.failure = Failure(replica=one.replica.name, cause=one.cause, log_tail=one.log_tail)
