@@ -90,9 +90,11 @@ def read_stream(
     last: deque[str] = deque(maxlen=LAST_LINES)
     notices: list[str] = []
     sizes: dict[str, int] = {}
+    failure = ""
     for message in messages:
         if error := message.get("error") or (message.get("errorDetail") or {}).get("message"):
-            raise BuildError(_failure(what, step, hide(str(error)).strip(), list(last)))
+            # Read on to the stream's end, which is near: the SDK would leave its connection open otherwise.
+            failure = failure or _failure(what, step, hide(str(error)).strip(), list(last))
         aux = message.get("aux") or {}
         if isinstance(aux, Mapping):
             image_id, digest = str(aux.get("ID") or image_id), str(aux.get("Digest") or digest)
@@ -111,6 +113,8 @@ def read_stream(
             if text.startswith("dcf: notice: "):
                 notices.append(text.removeprefix("dcf: notice: "))
             on_output(text)
+    if failure:
+        raise BuildError(failure)
     return StreamEnd(image_id=image_id, digest=digest, notices=tuple(notices))
 
 

@@ -175,6 +175,12 @@ def parse_spec(data: dict[str, Any]) -> FunctionSpec:
             raise InvalidInputError(f"envVars: the value of {key!r} holds a NUL character, which no environment can")
         if key.startswith("DCF_") or not key or "=" in key or "\0" in key:
             raise InvalidInputError(f"envVars: {key!r} is not allowed; names that begin with DCF_ are DCF's own")
+    limits = parse_limits(_dict(data, "limits"))
+    if "CUDA_VISIBLE_DEVICES" in environment and limits.get("gpu", "0") != "0":
+        raise InvalidInputError(
+            "envVars: CUDA_VISIBLE_DEVICES is not allowed beside limits.gpu: "
+            "DCF sets it to the GPUs that each replica gets for itself"
+        )
     batch_max_size, batch_max_wait_s = _batch(_dict(data, "batch"))
     return FunctionSpec(
         name=name,
@@ -188,7 +194,7 @@ def parse_spec(data: dict[str, Any]) -> FunctionSpec:
         constraints=_texts(data, "constraints"),
         secrets=_texts(data, "secrets"),
         registry_auth=_text(data, "registryAuth"),
-        limits=parse_limits(_dict(data, "limits")),
+        limits=limits,
         requests=parse_limits(_dict(data, "requests")),
         replicas=replicas,
         concurrency=_whole(data, "concurrency", 1, MAX_CONCURRENCY),

@@ -76,15 +76,24 @@ class ServiceMover:
                 await self._backend.create(spec)
                 log.info("service was created", extra=fields)
         elif (service.uid, service.generation, service.digest) != made_of(spec):
-            # A version that could not start was rolled back: it is tried again, as any start that fails, but not at
-            # once. While an update is under way there is nothing to write but a newer one, and this is none.
-            if service.rolling_back or now_s < memory.backoff.next_at:
+            # A version that could not start is rolled back, and tried again, as any start that fails, but not at once;
+            # a newer one need not wait. Meanwhile the older one serves, in the number that is wanted.
+            if now_s < memory.backoff.next_at or (service.rolling_back and memory.backoff.failures):
+                if not service.rolling_back:
+                    await self._scale(spec, service)
                 return
             await self._backend.update(spec)
             log.info("service was updated", extra=fields)
-        elif service.replicas != spec.desired:
+        elif service.waiting or not service.updating:
+            # What is written while an update is under way is what its roll-back would go back to: better its end is
+            # waited for. One that waits for a machine may have none before there are fewer replicas.
+            await self._scale(spec, service)
+
+    async def _scale(self, spec: FunctionSpec, service: ServiceState) -> None:
+        if service.replicas != spec.desired:
             await self._backend.scale(spec.name, spec.desired)
-            log.info("service was scaled", extra={**fields, "before": service.replicas})
+            fields = {"function": spec.name, "before": service.replicas, "replicas": spec.desired}
+            log.info("service was scaled", extra=fields)
 
     async def remove(self, name: str, views: list[ReplicaView], memory: FunctionMemory, *, now_s: float) -> bool:
         """Remove what is left of a function that was deleted; whether nothing is."""

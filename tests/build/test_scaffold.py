@@ -29,14 +29,15 @@ def everything(folder: Path) -> set[str]:
 def test_init_writes_a_function_that_loads(tmp_path: Path) -> None:
     written = init_function("echo", "python", tmp_path, gateway="10.0.0.1:32222")
 
-    names = ["config.yaml", "Dockerfile", "src/handler.py", "src/requirements.txt"]
+    names = ["config.yaml", ".dockerignore", "Dockerfile", "src/handler.py", "src/requirements.txt"]
     assert written == [tmp_path / "echo" / name for name in names]
     assert everything(tmp_path) == {"echo", "echo/src", *(f"echo/{name}" for name in names)}
     project = load_project(tmp_path / "echo")
     assert project.gateway == "10.0.0.1:32222"
     assert project.function("echo").build_args["PYTHON_VERSION"] == f"3.{sys.version_info.minor}"
-    assert f"PYTHON_VERSION=3.{sys.version_info.minor}" in (tmp_path / "echo/Dockerfile").read_text()
-    assert "${PYTHON_VERSION}" in (tmp_path / "echo/Dockerfile").read_text()
+    dockerfile = (tmp_path / "echo/Dockerfile").read_text()
+    assert f"ARG BASE_IMAGE=python:3.{sys.version_info.minor}-slim" in dockerfile
+    assert "FROM ${BASE_IMAGE}" in dockerfile
 
 
 def test_without_a_gateway_the_file_names_none(tmp_path: Path) -> None:

@@ -36,6 +36,8 @@ class Shell:
                 "DCF_BUNDLES": str(self.folder / "bundles"),
                 "DCF_CONFIG": str(self.folder / "user" / "config.yaml"),
                 "COLUMNS": "200",
+                # What is built for no gateway depends on the machine otherwise.
+                "DOCKER_HOST": "unix:///nowhere/docker.sock",
             }
             | self.more
         )

@@ -23,6 +23,7 @@ from pathlib import Path
 import pytest
 
 from tests.engine import base_image, bridge, function_images, host_engine, leftovers, registry, three_engines
+from tests.engine import dcf_image as dcf_image_of_this_tree
 from tests.engine.commands import FOLDER
 
 WAIT_FOR_OTHER_RUN_S = 240.0
@@ -98,6 +99,15 @@ def gpus(base_images: host_engine.Engine) -> tuple[str, ...]:
 def echo_image(base_images: host_engine.Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The image of a function that answers with its input, built as a user builds it."""
     image = function_images.build_echo(tmp_path_factory.mktemp("echo"))
+    yield image
+    if not base_images.ours:
+        base_images.client.images.remove(image, force=True)
+
+
+@pytest.fixture(scope="session")
+def dcf_image(base_images: host_engine.Engine) -> Iterator[str]:
+    """The image of compose/Dockerfile: gateway, scheduler, CLI."""
+    image = dcf_image_of_this_tree.build_dcf_image()
     yield image
     if not base_images.ours:
         base_images.client.images.remove(image, force=True)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
 import shutil
+import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import grpc
 import pytest
+from docker.errors import ImageNotFound
 from docker.models.containers import Container
 
 from dcf.build.build_stream import BuildStep, Progress, Transfer
@@ -108,7 +113,7 @@ def empty_base(base_images: Engine) -> Iterator[str]:
     repository, tag = EMPTY.split(":")
     base_images.client.api.import_image_from_data(bytes(10240), repository=repository, tag=tag)
     yield EMPTY
-    remove_images(base_images, "dcf-test/")
+    remove_images(base_images, EMPTY)
 
 
 @pytest.fixture
@@ -140,9 +145,10 @@ def run(base_images: Engine) -> Iterator[Callable[..., Container]]:
 def remove_images(engine: Engine, prefix: str) -> None:
     """All whose repository, without its registry, begins so."""
     for image in engine.client.images.list():
-        for tag in image.tags:
-            if tag.startswith(prefix) or f"/{prefix}" in tag:
-                engine.client.images.remove(tag, force=True)
+        for name in (*image.tags, *image.attrs.get("RepoDigests", ())):
+            if name.startswith(prefix) or f"/{prefix}" in name:
+                with suppress(ImageNotFound):  # it went with another of its names
+                    engine.client.images.remove(name, force=True)
 
 
 def call(container: Container, data: bytes) -> str:
@@ -287,50 +293,73 @@ def test_a_base_that_is_nowhere_is_named(function: Callable[..., FunctionConfig]
         make(config, environ_with_passwords())
 
 
+@pytest.fixture
+def tiny(base_images: Engine) -> Iterator[Callable[[str], ImageBuild]]:
+    """Makes an image of a few bytes for a registry: what is pushed does not matter to a push."""
+
+    def build(repository: str) -> ImageBuild:
+        content = io.BytesIO()
+        with tarfile.open(fileobj=content, mode="w") as tar:
+            tar.addfile(tarfile.TarInfo("nothing"))
+        base_images.client.api.import_image_from_data(content.getvalue(), repository=repository, tag="0123456789ab")
+        base_images.client.api.tag(f"{repository}:0123456789ab", repository, "latest")
+        return ImageBuild(
+            function="tiny",
+            reference=f"{repository}:0123456789ab",
+            own_tag=f"{repository}:latest",
+            image_id=base_images.client.images.get(f"{repository}:0123456789ab").id,
+            base_image="",
+            size_bytes=0,
+            added_bytes=None,
+            seconds=0.0,
+            reused=False,
+            notices=(),
+        )
+
+    yield build
+    remove_images(base_images, "dcf-test-tiny")
+
+
 def test_a_push_gives_the_digest_that_the_registry_has(
-    base_images: Engine, function: Callable[..., FunctionConfig], built: Built, registry: Registry
+    base_images: Engine, tiny: Callable[[str], ImageBuild], registry: Registry
 ) -> None:
-    config = function("dcf-test-image", f"docker_registry: {registry.address}")
-    build = make(config, environ_with_passwords()).build
+    build = tiny(registry.name_of("dcf-test-tiny"))
     steps: list[Progress] = []
 
     pushed = push_image(build, environ=os.environ, on_step=steps.append)
 
-    assert pushed.reference.startswith(f"{registry.name_of('dcf-test-image')}@sha256:")
+    assert pushed.reference.startswith(f"{registry.name_of('dcf-test-tiny')}@sha256:")
+    assert pushed.tags == (build.reference, build.own_tag)
     assert all(isinstance(step, Transfer) and step.kind == "push" for step in steps)
     assert any(isinstance(step, Transfer) and step.finished for step in steps)
-    base_images.client.images.remove(build.reference, force=True)
+    remove_images(base_images, "dcf-test-tiny")
     assert base_images.client.images.pull(pushed.reference).id == build.image_id
 
 
 def test_a_registry_that_wants_a_login_gets_the_users_own(
-    function: Callable[..., FunctionConfig], built: Built, locked_registry: Registry, tmp_path: Path
+    tiny: Callable[[str], ImageBuild], locked_registry: Registry, tmp_path: Path
 ) -> None:
-    build = make(
-        function("dcf-test-image", f"docker_registry: {locked_registry.address}"), environ_with_passwords()
-    ).build
+    build = tiny(locked_registry.name_of("dcf-test-tiny"))
     environ = dict(os.environ) | {"DOCKER_CONFIG": str(tmp_path)}
 
     with pytest.raises(BuildError, match=f"docker login {locked_registry.address}"):
         push_image(build, environ=environ, on_step=lambda _: None)
 
-    login = {"username": locked_registry.user, "password": locked_registry.password}
-    (tmp_path / "config.json").write_text(json.dumps({"auths": {locked_registry.address: login}}))
+    login = base64.b64encode(f"{locked_registry.user}:{locked_registry.password}".encode()).decode()
+    (tmp_path / "config.json").write_text(json.dumps({"auths": {locked_registry.address: {"auth": login}}}))
     pushed = push_image(build, environ=environ, on_step=lambda _: None)
     assert "@sha256:" in pushed.reference
     assert registry_auth(pushed.reference, environ) != ""
 
 
-def test_an_image_without_a_registry_is_not_pushed_to_docker_hub(built: Built) -> None:
+def test_an_image_without_a_registry_is_not_pushed_to_docker_hub(tiny: Callable[[str], ImageBuild]) -> None:
     with pytest.raises(BuildError, match="docker_registry"):
-        push_image(built.build, environ=os.environ, on_step=lambda _: None)
+        push_image(tiny("dcf-test-tiny"), environ=os.environ, on_step=lambda _: None)
 
 
-def test_a_registry_that_does_not_answer_is_named(function: Callable[..., FunctionConfig], built: Built) -> None:
-    build = make(function("dcf-test-image", 'docker_registry: "127.0.0.1:1"'), environ_with_passwords()).build
-
+def test_a_registry_that_does_not_answer_is_named(tiny: Callable[[str], ImageBuild]) -> None:
     with pytest.raises(BuildError, match=r"is 127\.0\.0\.1:1 reachable"):
-        push_image(build, environ=os.environ, on_step=lambda _: None)
+        push_image(tiny("127.0.0.1:1/dcf-test-tiny"), environ=os.environ, on_step=lambda _: None)
 
 
 def test_an_edited_dockerfile_is_built_as_it_stands(
@@ -341,10 +370,12 @@ def test_an_edited_dockerfile_is_built_as_it_stands(
     own = config.source.parent / "Dockerfile"
     own.write_text(template.read_text().replace("$python_version", "3.11") + "ARG COLOUR\nLABEL colour=${COLOUR}\n")
     try:
-        labels = base_images.client.api.inspect_image(make(config).build.reference)["Config"]["Labels"]
+        labels = base_images.client.api.inspect_image(make(config, environ_with_passwords()).build.reference)["Config"][
+            "Labels"
+        ]
         own.write_text(template.read_text().replace("ENTRYPOINT", "CMD").replace("$python_version", "3.11"))
         with pytest.raises(BuildError, match="cannot run as a function"):
-            make(config)
+            make(config, environ_with_passwords())
     finally:
         shutil.rmtree(config.source.parent)
 

@@ -1,4 +1,4 @@
-"""Sound, video, objects: the examples' own READMEs, and what is then on the pictures.
+"""Sound and video: the examples' own READMEs, and what is then on the pictures.
 
 pytest's interpreter has neither OpenCV nor Pillow. Pixels are looked at with the
 environments that the READMEs' commands make: the function's, and the client's.
@@ -7,36 +7,23 @@ environments that the READMEs' commands make: the function's, and the client's.
 from __future__ import annotations
 
 import array
-import importlib.util
 import json
 import math
-import os
 import re
-import shutil
 import signal
 import struct
 import subprocess
-import sys
-import sysconfig
-import urllib.error
-import urllib.request
 import wave
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
-from dcf.build.bundle import resolve_bundle
 from tests.flows.cluster import Cluster, free_port, until
+from tests.flows.user import User, run_python
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-EXAMPLES = Path(__file__).parents[2] / "examples"
-IGNORED = shutil.ignore_patterns("__pycache__", "*.avi", "*.wav", "weights.npz", "scene.png")
-"""What whoever followed the README in the example's own folder has made."""
-INSTALL_S = 300.0
-"""For a command of a README: the longest installs OpenCV, 60 MB."""
 
 # Prints a line of JSON a frame: its rows and columns, and blue, green and red at the points that are asked for.
 LOOK_AT_VIDEO = """
@@ -58,81 +45,6 @@ grey = Image.open(sys.argv[1]).convert("RGB").convert("L")
 rows = list(grey.tobytes())
 print(json.dumps([rows[at : at + grey.width] for at in range(0, len(rows), grey.width)]))
 """
-
-
-class User:
-    """Types the commands of an example's README, in a copy of its folder, in an environment of their own."""
-
-    def __init__(self, cluster: Cluster, example: str) -> None:
-        self.cluster = cluster
-        self.folder = cluster.work / example
-        shutil.copytree(EXAMPLES / example, self.folder, ignore=IGNORED)
-        self.environ = {**cluster.environ, "DCF_GATEWAY": cluster.address, "PATH": os.environ["PATH"]}
-        self.add_to_path(Path(sys.executable).parent)  # `dcf`, and a `python` that can import it
-
-    def add_to_path(self, folder: Path) -> None:
-        self.environ["PATH"] = f"{folder}{os.pathsep}{self.environ['PATH']}"
-
-    def make_environment(self) -> None:
-        """What "the virtual environment where DCF is installed" is for this user: pip installs into it alone."""
-        venv = self.folder.parent / "client-venv"
-        subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True, timeout=INSTALL_S)
-        ours = sysconfig.get_path("purelib")
-        python = f"python{sys.version_info.major}.{sys.version_info.minor}"
-        link = f"import site; site.addsitedir({ours!r})\n"  # with its .pth files: DCF itself may be one
-        (venv / "lib" / python / "site-packages" / "dcf-is-installed.pth").write_text(link)
-        self.add_to_path(venv / "bin")
-
-    def follow_readme(self) -> None:
-        """Run its first block of commands as they stand there, but for the address; `said` is all they print."""
-        block = re.search(r"^```\n(.*?)^```$", (self.folder / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-        assert block is not None
-        self.said = "".join(self.type(line).stdout for line in block[1].splitlines())
-
-    def type(self, line: str, *, check: bool = True) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            ["sh", "-c", line.replace("127.0.0.1:32222", self.cluster.address)],
-            cwd=self.folder, env=self.environ, capture_output=True, text=True, timeout=INSTALL_S,
-        )  # fmt: skip
-        if check and done.returncode:
-            pytest.fail(f"$ {line}\n{done.stdout}\n{done.stderr}\n{self.cluster.logs()}")
-        return done
-
-    def load(self, name: str) -> ModuleType:
-        """A script of the example, for the numbers in it. It must not need what pytest does not have."""
-        spec = importlib.util.spec_from_file_location(name, self.folder / f"{name}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-
-    def function_python(self, function: str) -> str:
-        """The interpreter that the build made for a function."""
-        image = self.cluster.function(function)["image"]
-        manifest, _ = resolve_bundle(Path(self.environ["DCF_BUNDLES"]), image)
-        return str(manifest.command[0])
-
-    def call(self, function: str, body: bytes) -> tuple[int, str, bytes]:
-        """Status, content type and body of one call over HTTP."""
-        request = urllib.request.Request(f"{self.cluster.url}/function/{function}", data=body)
-        try:
-            with urllib.request.urlopen(request, timeout=60) as reply:
-                return reply.status, reply.headers["Content-Type"], reply.read()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.headers["Content-Type"], error.read()
-
-    def assert_invalid(self, function: str, body: bytes, text: str) -> None:
-        status, _, answer = self.call(function, body)
-        error = json.loads(answer)["error"]
-        assert (status, error["code"]) == (400, "invalid_input"), error
-        assert text in error["message"], error
-
-
-def run_python(python: str, code: str, *args: str) -> str:
-    done = subprocess.run([python, "-c", code, *args], check=True, capture_output=True, text=True, timeout=60)
-    return done.stdout
 
 
 # -- video -----------------------------------------------------------------
@@ -258,108 +170,6 @@ def test_ctrl_c_ends_the_video_after_the_frames_in_flight(video: User) -> None:
     assert (child.returncode, errors) == (0, "")
     frames = int(re.search(r"camera\.avi: (\d+) frames", said)[1])  # type: ignore[index]
     assert len(look_at_video(video, "camera.avi", [])) == frames > 0
-
-
-# -- objects ---------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def detection(shared_cluster: Cluster) -> Iterator[User]:
-    user = User(shared_cluster, "object_detection")
-    user.make_environment()
-    user.follow_readme()
-    yield user
-    shared_cluster.run("function", "delete", "object_detection")
-
-
-def overlap(one: list[int], other: list[int]) -> float:
-    """Intersection over union of two boxes (left, top, width, height)."""
-    wide = min(one[0] + one[2], other[0] + other[2]) - max(one[0], other[0])
-    high = min(one[1] + one[3], other[1] + other[3]) - max(one[1], other[1])
-    both = max(0, wide) * max(0, high)
-    return both / (one[2] * one[3] + other[2] * other[3] - both)
-
-
-def pairs(answer: dict[str, Any], truth: list[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Each object that was drawn with the one that was found in its place."""
-    return [
-        (drawn, found)
-        for drawn in truth
-        for found in answer["objects"]
-        if found["class"] == drawn["class"] and overlap(found["box"], drawn["box"]) > 0.7
-    ]
-
-
-def test_what_was_drawn_is_found_where_it_was_drawn(detection: User) -> None:
-    *_, drawn, answered = detection.said.strip().splitlines()
-    truth, answer = json.loads(drawn), json.loads(answered)
-
-    assert answer["device"] == "cpu", "this replica was given no GPU"
-    assert len(answer["objects"]) == len(truth) == len(pairs(answer, truth)), (truth, answer)
-    assert all(0.6 <= found["confidence"] <= 1 for found in answer["objects"])
-    trained = re.search(r"^(\d+) of (\d+) new objects found, (\d+) false ones", detection.said, re.MULTILINE)
-    assert trained is not None
-    right, wanted, wrong = map(int, trained.groups())
-    assert right >= 0.95 * wanted
-    assert wrong <= 0.05 * wanted
-
-
-def test_scenes_that_it_never_saw_are_read_as_well(detection: User) -> None:
-    drawn = found = matched = 0
-    for number in range(100, 110):
-        truth = json.loads(detection.type(f"python scenes.py scene.png {number}").stdout)
-        status, kind, body = detection.call("object_detection", (detection.folder / "scene.png").read_bytes())
-        assert (status, kind) == (200, "application/json")
-        answer = json.loads(body)
-        drawn, found = drawn + len(truth), found + len(answer["objects"])
-        matched += len(pairs(answer, truth))
-
-    assert drawn > 50
-    assert matched >= 0.95 * drawn, (matched, drawn)
-    assert found - matched <= 0.05 * drawn, (matched, found)
-
-
-def test_a_picture_with_nothing_on_it_has_no_objects_and_no_picture_is_refused(detection: User) -> None:
-    plain = 'import cv2, numpy; cv2.imwrite("plain.png", numpy.full((3000, 200, 3), 90, "uint8"))'
-    detection.type(f"python -c '{plain}'")
-    _, _, body = detection.call("object_detection", (detection.folder / "plain.png").read_bytes())
-
-    assert json.loads(body)["objects"] == []
-    for wrong in (b"", b"no picture"):
-        detection.assert_invalid("object_detection", wrong, "not a picture")
-    log = detection.type("dcf function log object_detection").stdout
-    assert "detecting on cpu: CuPy cannot" in log
-
-
-# What CuPy has of NumPy is NumPy's: a module of its name shows which device the handler would choose.
-STAND_IN = """
-import os
-
-from numpy import *
-from numpy import asarray as asnumpy
-
-if os.environ.get("CUPY_FAILS"):
-    def ones(*_):
-        raise RuntimeError("cudaErrorInsufficientDriver")
-"""
-
-
-def test_with_cupy_and_a_gpu_the_arithmetic_is_cupys_and_the_answer_names_the_gpu(detection: User) -> None:
-    (detection.folder / "stand-in").mkdir(exist_ok=True)
-    (detection.folder / "stand-in" / "cupy.py").write_text(STAND_IN)
-    look = "import network; xp, device, why = network.find_device(); print(xp.__name__, device, why)"
-
-    def chosen(**environ: str) -> str:
-        python, paths = detection.function_python("object_detection"), ("stand-in", "src")
-        search = os.pathsep.join(str(detection.folder / path) for path in paths)
-        done = subprocess.run(
-            [python, "-c", look], env=environ | {"PYTHONPATH": search}, check=True, capture_output=True, text=True
-        )
-        return done.stdout.strip()
-
-    assert chosen(CUDA_VISIBLE_DEVICES="GPU-aaaa,GPU-bbbb") == "cupy cuda:GPU-aaaa"
-    assert chosen() == "cupy cuda:0"
-    assert chosen(CUPY_FAILS="1") == "numpy cpu CuPy cannot use a GPU (cudaErrorInsufficientDriver)"
 
 
 # -- sound -----------------------------------------------------------------

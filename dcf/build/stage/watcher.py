@@ -55,6 +55,8 @@ def main() -> None:
     pack(facts, TARGET, PATCHELF, left_out=_NOT_FOR_A_SERVER)
     shutil.copytree(packages, library, ignore=shutil.ignore_patterns(*_NOT_OF_PACKAGES), dirs_exist_ok=True)
     shutil.copytree("dcf", library / "dcf", ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+    # Beside the packages: the health check of a Swarm runs it every few seconds, and imports nothing of ours.
+    shutil.copyfile("dcf/watcher/health_probe.py", TARGET / "health.py")
     # Once more, for what the packages' extensions need.
     collect_libraries(TARGET, facts.executable, PATCHELF)
     for path in TARGET.rglob("*.so*"):

@@ -87,7 +87,10 @@ def _why_waiting(service: Service, picture: Picture) -> str:
     tasks = [
         task
         for task in picture.tasks.values()
-        if task.function == service.function and not task.is_stopping and not task.has_ended
+        # Not those of an older version that an update replaces.
+        if (task.function, task.uid, task.digest) == (service.function, service.uid, service.digest)
+        and not task.is_stopping
+        and not task.has_ended
     ]
     for task in tasks:
         if task.state == "pending" and task.error:
@@ -100,7 +103,7 @@ def _why_waiting(service: Service, picture: Picture) -> str:
 
 def _why_pending(service: Service, error: str, picture: Picture) -> str:
     if "insufficient resources" in error:
-        if service.gpu_count and (words := _why_no_gpu(service.gpu_count, picture)):
+        if service.gpu_count and (words := _why_no_gpu(service, picture)):
             return words
         reserves = f"; each replica reserves {text} (requests)" if (text := service.reserved_text()) else ""
         return f"no node has room: {_inner(error)}{reserves}"
@@ -114,8 +117,9 @@ def _inner(error: str) -> str:
     return found[1] if found else error
 
 
-def _why_no_gpu(count: int, picture: Picture) -> str:
-    """ "" where some node has enough: then it is something else that there is too little of."""
+def _why_no_gpu(service: Service, picture: Picture) -> str:
+    """Empty where there are enough on some node, and CPUs or memory may be what there is too little of."""
+    count = service.gpu_count
     gpus = {node.id: node.gpu_ids for node in picture.nodes.values() if node.takes_tasks}
     total = sum(map(len, gpus.values()))
     if not total:
@@ -127,12 +131,15 @@ def _why_no_gpu(count: int, picture: Picture) -> str:
     if count > max(map(len, gpus.values())):
         return f"no GPU free: each replica asks for {count}, and no node has more than {max(map(len, gpus.values()))}"
     holders = [task for task in picture.tasks.values() if task.gpus and task.node_id in gpus and not task.has_ended]
-    held = {gpu for task in holders for gpu in task.gpus}
-    if any(len(set(ids) - held) >= count for ids in gpus.values()):
-        return ""
+    held = {(task.node_id, gpu) for task in holders for gpu in task.gpus}
     names = sorted({task.name for task in holders})
     more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-    return f"no GPU free: {len(held)} of {total} are held by {', '.join(names[:MAX_NAMES])}{more}"
+    by = f"{len(held)} of {total} are held by {', '.join(names[:MAX_NAMES])}{more}" if names else f"{total} are there"
+    if any(sum((node, gpu) not in held for gpu in ids) >= count for node, ids in gpus.items()):
+        if service.reserved_text():
+            return ""
+        return f"no GPU free: {by}; the rest has come free this moment, or is held by what is not this cluster's"
+    return f"no GPU free: {by}"
 
 
 def explain_end(task: Task, picture: Picture, tail: LogTail) -> str:
@@ -149,7 +156,7 @@ def explain_end(task: Task, picture: Picture, tail: LogTail) -> str:
     if code == 137:
         # Swarm does not tell a kernel that was out of memory from a kill by hand.
         allowed = f"its limit is {task.memory_bytes / 1024**2:.0f} MiB, limits.memory" if task.memory_bytes else ""
-        return f"it was killed, most likely because memory ran out ({allowed or 'it has no limits.memory'})"
+        return f"killed by SIGKILL, most likely because memory ran out ({allowed or 'it has no limits.memory'})"
     if code is None and task.error:
         return task.error.removeprefix("task: ")
     return container.explain_exit(code, out_of_memory=False, limit="", said=tail.said)
