@@ -17,7 +17,9 @@ from dcf.errors import ConfigError
 
 T = TypeVar("T")
 
-USER_NAMES = frozenset({"DCF_GATEWAY", "DCF_TOKEN_FILE", "DCF_STATE", "DCF_BUNDLES", "DCF_CONFIG", "DCF_DEBUG"})
+USER_NAMES = frozenset(
+    {"DCF_GATEWAY", "DCF_TOKEN", "DCF_TOKEN_FILE", "DCF_STATE", "DCF_BUNDLES", "DCF_CONFIG", "DCF_DEBUG", "DCF_IMAGE"}
+)
 """Names that the CLI reads: every process may find them in its user's shell."""
 
 

@@ -1,7 +1,8 @@
-"""`dcf` up, down, status: a cluster on this machine.
+"""`dcf` up, down, status: a cluster on this machine, or on the Swarm that it manages.
 
 The cluster is a process of its own, `python -m dcf.cluster`: `up` becomes it
-or starts it, `down` and `status` find it by its state folder.
+or starts it, `down` and `status` find it by its state folder. On a Swarm it is
+a stack, and the state folder remembers its name (cluster.stack).
 """
 
 from __future__ import annotations
@@ -13,23 +14,24 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dcf.cli.output import Form, OutputOption, Progress, say, write, write_facts, write_json
-from dcf.errors import DcfError, GatewayUnreachableError
+from dcf.cli.doctor import Backend, BackendOption, refuse_unless_ready
+from dcf.cli.output import Form, OutputOption, Progress, say, write, write_json
+from dcf.errors import ConfigError, DcfError
 
 if TYPE_CHECKING:
+    from dcf.cluster.stack import StackFacts
     from dcf.cluster.state import ClusterFacts
 
 READY_S = 90.0
 """A big append-only file is read in well under this; a cluster that needs more is stuck."""
 STOP_S = 300.0
 """Calls under way are finished first: the longest timeouts that people write fit into it."""
-ANSWER_S = 5.0
 
 StateOption = Annotated[
     Path | None, typer.Option("--state", metavar="DIR", help="State folder; else DCF_STATE, else ~/.dcf/state.")
@@ -45,6 +47,7 @@ def state_folder(option: Path | None) -> Path:
 
 def up(
     state: StateOption = None,
+    backend: BackendOption = None,
     listen: Annotated[
         str | None, typer.Option("--listen", metavar="HOST:PORT", help="HTTP and gRPC; default 127.0.0.1:32222.")
     ] = None,
@@ -65,17 +68,31 @@ def up(
 ) -> None:
     """Start a cluster on this machine: Redis, scheduler, gateway. Ctrl-C stops it, in order.
 
+    Functions run as processes, or as containers of its Docker engine. With --backend swarm the
+    cluster is a stack on the Swarm that this machine manages, and up returns when it is ready.
+
     \b
     Example:
       dcf up
       dcf up --detach --listen 127.0.0.1:8080 --processes 2
+      dcf up --backend docker
     """
     folder = state_folder(state)
+    if backend is Backend.SWARM:
+        unfit = {"--processes": processes, "--redis": redis, "--insecure": insecure or None}
+        for option, value in unfit.items():
+            if value is not None:
+                raise ConfigError(f"{option} does not fit --backend swarm: compose/swarm.yaml says how that cluster is")
+        _up_on_swarm(folder, listen, token_file)
+        return
     environ = dict(os.environ) | {"DCF_STATE": str(folder)}
     # These are the user's shell's, not the cluster's: it would refuse names that it does not know.
     for name in ("DCF_READY_FD", "DCF_DEBUG"):
         environ.pop(name, None)
+    if token_file:
+        environ.pop("DCF_TOKEN", None)
     chosen = {
+        "DCF_BACKEND": backend.value if backend else None,
         "DCF_LISTEN": listen,
         "DCF_PROCESSES": processes,
         "DCF_REDIS": redis,
@@ -84,6 +101,7 @@ def up(
         "DCF_LOG_LEVEL": log_level,
     }
     environ |= {name: str(value) for name, value in chosen.items() if value is not None}
+    refuse_unless_ready(_backend_of(environ), environ)
     # -P: a folder `dcf` or a file redis.py where the user happens to stand is no part of us.
     command = [sys.executable, "-P", "-m", "dcf.cluster"]
     if not detach:
@@ -95,6 +113,29 @@ def up(
         raise DcfError(f"the cluster said that it was ready, and has ended since; see {folder}/logs/cluster.log")
     write(f"DCF is ready at http://{facts.address} (pid {facts.pid}, state in {folder})")
     write(f"stop it with: dcf down{f' --state {state}' if state else ''}")
+
+
+def _backend_of(environ: Mapping[str, str]) -> Backend:
+    named = environ.get("DCF_BACKEND", "process")
+    # Another word is refused by the cluster itself, with what it may be.
+    return Backend.DOCKER if named == "docker" else Backend.PROCESS
+
+
+def _up_on_swarm(folder: Path, listen: str | None, token_file: Path | None) -> None:
+    from dcf.cluster.stack import DEFAULT_PORT, deploy_stack, new_facts
+
+    environ = dict(os.environ)
+    if token_file:
+        environ.pop("DCF_TOKEN", None)
+        environ["DCF_TOKEN_FILE"] = str(token_file.expanduser().absolute())
+    refuse_unless_ready(Backend.SWARM, environ)
+    port = listen.rpartition(":")[2] if listen else environ.get("GATEWAY_PORT") or str(DEFAULT_PORT)
+    if not port.isdigit() or not 0 < int(port) < 65536:
+        raise ConfigError(f"--listen {listen}: expected HOST:PORT; on a Swarm the host is every manager")
+    facts = new_facts(environ.get("DCF_CLUSTER") or "dcf", int(port), environ)
+    deploy_stack(facts, folder, environ, say)
+    write(f"DCF is ready at http://{facts.address}, and on every other manager (stack {facts.cluster})")
+    write("stop it with: dcf down")
 
 
 def _start_detached(command: list[str], environ: dict[str, str]) -> None:
@@ -152,16 +193,21 @@ def _end(process: subprocess.Popen[Any]) -> None:
         process.wait()
 
 
-def down(state: StateOption = None) -> None:
+def down(state: StateOption = None, backend: BackendOption = None) -> None:
     """Stop the cluster in order: calls end first. Functions and counts are there again at the next up.
 
     \b
     Example:
       dcf down
+      dcf down --backend swarm
     """
     from dcf.cluster.state import stop_cluster
 
     folder = state_folder(state)
+    stack = _stack(folder)
+    if backend is Backend.SWARM or (backend is None and stack and _running(folder) is None):
+        _down_on_swarm(stack.cluster if stack else os.environ.get("DCF_CLUSTER") or "dcf", folder)
+        return
     progress = Progress()
     progress.show("stopping: calls under way are finished first ...")
     try:
@@ -177,55 +223,69 @@ def down(state: StateOption = None) -> None:
     )
 
 
-def status(state: StateOption = None, output: OutputOption = Form.TABLE) -> None:
-    """Show the cluster of this machine; status 1 where none runs.
+def _down_on_swarm(cluster: str, folder: Path) -> None:
+    from dcf.cluster.stack import remove_stack
+
+    if remove_stack(cluster, folder, os.environ, say):
+        write(f"the stack {cluster} is removed; its functions and counts are kept in the volume {cluster}_redis")
+    else:
+        write(f"no stack {cluster} is on this Swarm")
+
+
+def status(
+    state: StateOption = None,
+    backend: BackendOption = None,
+    gateway: Annotated[
+        str | None, typer.Option("--gateway", "-g", metavar="HOST:PORT", help="A cluster elsewhere, or of compose.")
+    ] = None,
+    output: OutputOption = Form.TABLE,
+) -> None:
+    """Show the cluster of this machine and its nodes, or the one behind a gateway; status 1 where none runs.
 
     \b
     Example:
       dcf status
+      dcf status --gateway 10.0.0.5:32222
     """
+    from dcf.cli.cluster_status import show_cluster, show_gateway, show_stack
+
     folder = state_folder(state)
-    facts = _running(folder)
-    if facts is None:
+    facts, stack = _running(folder), _stack(folder)
+    # Whoever names a state folder means its cluster.
+    other = gateway or (None if facts or stack or state or "DCF_STATE" in os.environ else _chosen_gateway())
+    if other and (gateway or backend is None) and show_gateway(other, output, is_asked_for=gateway is not None):
+        return
+    if stack and (backend is Backend.SWARM or (backend is None and facts is None)):
+        trouble = show_stack(stack, output)
+    elif facts and backend in {None, facts.backend}:
+        trouble = show_cluster(facts, folder, output)
+    else:
         if output is Form.JSON:
             write_json({"running": False, "state": str(folder)})
-        raise DcfError(f'no cluster is running with the state folder {folder}: start one with "dcf up"')
-    functions, trouble = _functions(facts.address)
-    if output is Form.JSON:
-        write_json(
-            {
-                "running": True,
-                "address": facts.address,
-                "pid": facts.pid,
-                "gatewayProcesses": facts.gateway_processes,
-                "backend": facts.backend,
-                "version": facts.version,
-                "startedAt": facts.started_at,
-                "state": str(folder),
-                "bundles": facts.bundles,
-                "answers": not trouble,
-                "functions": len(functions),
-                "ready": sum(function.status == "Ready" for function in functions),
-            }
-        )
-    else:
-        ready = sum(function.status == "Ready" for function in functions)
-        write_facts(
-            [
-                ("Address", f"http://{facts.address} (HTTP and gRPC)"),
-                ("Pid", str(facts.pid)),
-                ("Gateways", f"{facts.gateway_processes} process{'' if facts.gateway_processes == 1 else 'es'}"),
-                ("Backend", facts.backend),
-                ("Version", facts.version),
-                ("Since", time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(facts.started_at))),
-                ("State", str(folder)),
-                ("Bundles", facts.bundles),
-                ("Functions", "" if trouble else f"{len(functions)}, {ready} ready"),
-            ]
-        )
+        more = f" --backend {backend.value}" if backend else ""
+        raise DcfError(f'no cluster is running with the state folder {folder}: start one with "dcf up{more}"')
     if trouble:
         say(f"dcf: the cluster runs, but its gateway does not answer: {trouble}")
         raise typer.Exit(1)
+
+
+def _chosen_gateway() -> str:
+    from dcf.cli.gateway import choose_gateway
+
+    return choose_gateway(None).address
+
+
+def running_address() -> str:
+    """Of the gateway of the cluster with the default state folder; "" where none runs."""
+    folder = state_folder(None)
+    facts, stack = _running(folder), _stack(folder)
+    return facts.address if facts else stack.address if stack else ""
+
+
+def _stack(folder: Path) -> StackFacts | None:
+    from dcf.cluster.stack import read_stack
+
+    return read_stack(folder)
 
 
 def _running(folder: Path) -> ClusterFacts | None:
@@ -233,21 +293,6 @@ def _running(folder: Path) -> ClusterFacts | None:
 
     facts = read_cluster(folder)
     return facts if facts and facts.alive else None
-
-
-def _functions(address: str) -> tuple[list[Any], str]:
-    """What is deployed, or why nobody says so."""
-    from dcf.cli.gateway import read_token
-    from dcf.client import Client
-
-    with Client(address, token=read_token()) as client:
-        try:
-            client.info(timeout_s=ANSWER_S)
-            return client.list(), ""
-        except GatewayUnreachableError:
-            return [], f"nothing answers at {address}; see its logs"
-        except DcfError as error:
-            return [], str(error)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -71,7 +71,13 @@ def local_gateway() -> str | None:
 
 
 def read_token() -> str | None:
-    """The token for management calls, from DCF_TOKEN_FILE or `dcf config set token_file`. Raises ConfigError."""
+    """The token for management calls, from DCF_TOKEN, DCF_TOKEN_FILE or `dcf config set token_file`.
+
+    Raises:
+        ConfigError: the file cannot be read, or is empty.
+    """
+    if token := os.environ.get("DCF_TOKEN"):
+        return token
     name = os.environ.get("DCF_TOKEN_FILE") or read_user_config().get("token_file")
     if not name:
         return None

@@ -17,22 +17,22 @@ BACKLOG = 1024
 """Connections that wait for a gateway to accept them; while all restart, they wait here."""
 
 
-def check_exposure(listen: str, *, token_file: Path | None, insecure: bool) -> None:
+def check_exposure(listen: str, *, token: str = "", token_file: Path | None, insecure: bool) -> None:
     """Raises ConfigError where anyone could deploy: no loopback address, no token, not allowed."""
-    if token_file:
+    if token_file and not token:
         try:
             empty = not token_file.read_text().strip()
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"the token file {token_file} cannot be read: {error}") from error
         if empty:
             raise ConfigError(f"the token file {token_file} is empty: expected one line with the cluster's token")
-    if token_file or insecure:
+    if token or token_file or insecure:
         return
     address = _resolve(listen)[1][0]
     if not ipaddress.ip_address(str(address).partition("%")[0]).is_loopback:
         raise ConfigError(
             f"{listen} can be reached from other machines, and without a token anyone could deploy there: "
-            "give a token with --token-file FILE (DCF_TOKEN_FILE), listen on 127.0.0.1, or say --insecure"
+            "give a token with --token-file FILE (DCF_TOKEN_FILE, DCF_TOKEN), listen on 127.0.0.1, or say --insecure"
         )
 
 
@@ -48,6 +48,16 @@ def open_listener(listen: str) -> socket.socket:
         listener.close()
         raise ConfigError(_explain(listen, error)) from error
     return listener
+
+
+def listen_error(listen: str) -> str:
+    """Why one cannot listen at `listen` now, and what to do; "" where one can. Raises ConfigError for its form."""
+    _resolve(listen)
+    try:
+        open_listener(listen).close()
+    except ConfigError as error:
+        return str(error)
+    return ""
 
 
 def address_of(listener: socket.socket, *, dialled: bool = False) -> str:

@@ -22,7 +22,7 @@ from dcf import __version__
 from dcf.cluster.children import open_children
 from dcf.cluster.listener import address_of, check_exposure, open_listener
 from dcf.cluster.process_id import identify
-from dcf.cluster.programs import BACKEND, Choices, Plan, Program, make_plan, redis_program
+from dcf.cluster.programs import Choices, Plan, Program, make_plan, redis_program
 from dcf.cluster.settings import ClusterSettings, read_cluster_settings
 from dcf.cluster.state import REPLICAS_WAIT_S, ClusterFacts, StateFolder, hold_state
 from dcf.cluster.supervisor import Supervisor, wait_first
@@ -63,13 +63,15 @@ def main(change_plan: PlanMaker = lambda plan: plan) -> int:
 def _main(environ: Mapping[str, str], change_plan: PlanMaker) -> None:
     settings = read_cluster_settings(environ)
     token_file = Path(settings.token_file).absolute() if settings.token_file else None
-    check_exposure(settings.listen, token_file=token_file, insecure=settings.insecure)
+    check_exposure(settings.listen, token=settings.token, token_file=token_file, insecure=settings.insecure)
     state = Path(settings.state)
     binary = None if settings.redis else find_redis_server(environ.get("PATH"))
     with hold_state(state) as folder:
         _configure_logs(settings, folder)
         store_url = settings.redis or socket_url(str(socket_path(state, "redis.sock")))
         facts = _facts(settings, store_url)
+        if folder.was_other(settings.backend, settings.cluster_name):
+            folder.clean(environ)
         folder.announce(facts)
         if names := folder.end_leftovers():
             log.warning("leftovers of a killed cluster were ended", extra={"programs": " ".join(names)})
@@ -88,9 +90,13 @@ def _main(environ: Mapping[str, str], change_plan: PlanMaker) -> None:
                 listen=address_of(listener),
                 listen_fd=listener.fileno(),
                 processes=settings.processes,
+                token=settings.token,
                 token_file=token_file,
                 insecure=settings.insecure,
                 log_level=settings.log_level,
+                backend=settings.backend,
+                cluster=settings.cluster_name,
+                gpus=settings.gpus,
             )
             plan = change_plan(make_plan(choices, environ, redis=redis))
             try:
@@ -190,7 +196,8 @@ def _facts(settings: ClusterSettings, store_url: str) -> ClusterFacts:
         started_at=time.time(),
         address=settings.listen,
         version=__version__,
-        backend=BACKEND,
+        backend=settings.backend,
+        cluster=settings.cluster_name,
         gateway_processes=settings.processes,
         store_url=store_url,
         bundles=settings.bundles,

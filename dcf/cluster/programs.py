@@ -7,12 +7,11 @@ Out:  a Plan. The processes know each other through these variables alone:
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-BACKEND = "process"
 
 LOAD_S = 300.0
 """Redis reads its whole file before it answers."""
@@ -57,9 +56,14 @@ class Choices:
     listen: str
     listen_fd: int
     processes: int
+    token: str
     token_file: Path | None
     insecure: bool
     log_level: str
+    backend: str
+    cluster: str
+    gpus: str = ""
+    """Those that replicas may have; "": the scheduler looks for them."""
 
 
 def redis_program(command: list[str], probe: Callable[[], Awaitable[bool]], environ: Mapping[str, str]) -> Program:
@@ -76,22 +80,32 @@ def make_plan(choices: Choices, environ: Mapping[str, str], *, redis: Program | 
         scheduler=Program(
             name="scheduler",
             command=python_module("dcf.scheduler"),
-            environ=_scheduler_environ(choices.state, choices.bundles, choices.store_url, environ)
-            | {"DCF_LOG_LEVEL": choices.log_level},
+            environ=_scheduler_environ(
+                choices.state, choices.bundles, choices.store_url, choices.backend, choices.cluster, environ
+            )
+            | {"DCF_LOG_LEVEL": choices.log_level}
+            | ({"DCF_GPUS": choices.gpus} if choices.gpus else {}),
         ),
         gateways=tuple(_gateway(choices, environ, number) for number in range(choices.processes)),
         stop_replicas=stop_replicas_program(
-            state=choices.state, bundles=choices.bundles, store_url=choices.store_url, environ=environ
+            state=choices.state,
+            bundles=choices.bundles,
+            store_url=choices.store_url,
+            backend=choices.backend,
+            cluster=choices.cluster,
+            environ=environ,
         ),
     )
 
 
-def stop_replicas_program(*, state: Path, bundles: Path, store_url: str, environ: Mapping[str, str]) -> Program:
-    """Stops every replica that is found under `state` and exits 0."""
+def stop_replicas_program(
+    *, state: Path, bundles: Path, store_url: str, backend: str, cluster: str, environ: Mapping[str, str]
+) -> Program:
+    """Stops every replica that is found under `state`, or on the engine by the cluster's name, and exits 0."""
     return Program(
         name="stop-replicas",
         command=(*python_module("dcf.scheduler"), "--stop-replicas"),
-        environ=_scheduler_environ(state, bundles, store_url, environ),
+        environ=_scheduler_environ(state, bundles, store_url, backend, cluster, environ),
     )
 
 
@@ -103,12 +117,14 @@ def _gateway(choices: Choices, environ: Mapping[str, str], number: int) -> Progr
         "DCF_LISTEN": choices.listen,
         "DCF_LISTEN_FD": str(choices.listen_fd),
         "DCF_INSECURE": "1" if choices.insecure else "0",
-        "DCF_BACKEND": BACKEND,
-        "DCF_CLUSTER": "local",
+        "DCF_BACKEND": choices.backend,
+        "DCF_CLUSTER": choices.cluster,
         "DCF_BUNDLES": str(choices.bundles),
         "DCF_LOG_LEVEL": choices.log_level,
     }
-    if choices.token_file:
+    if choices.token:
+        variables["DCF_TOKEN"] = choices.token
+    elif choices.token_file:
         variables["DCF_TOKEN_FILE"] = str(choices.token_file)
     return Program(
         name=f"gateway-{number}",
@@ -118,14 +134,22 @@ def _gateway(choices: Choices, environ: Mapping[str, str], number: int) -> Progr
     )
 
 
-def _scheduler_environ(state: Path, bundles: Path, store_url: str, environ: Mapping[str, str]) -> dict[str, str]:
+def _scheduler_environ(
+    state: Path, bundles: Path, store_url: str, backend: str, cluster: str, environ: Mapping[str, str]
+) -> dict[str, str]:
     return clean_environ(environ) | {
         "DCF_STORE_URL": store_url,
         "DCF_SCHEDULER_ID": "local",
-        "DCF_BACKEND": BACKEND,
+        "DCF_BACKEND": backend,
+        "DCF_CLUSTER": cluster,
         "DCF_STATE": str(state),
         "DCF_BUNDLES": str(bundles),
     }
+
+
+def name_of(state: str) -> str:
+    """A name for the cluster of this folder on an engine, where other clusters may be, those of other users too."""
+    return f"dcf-{hashlib.sha256(state.encode()).hexdigest()[:6]}"
 
 
 def python_module(name: str) -> tuple[str, ...]:

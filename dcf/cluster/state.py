@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dcf.cluster.process_id import ProcessId, end, is_alive, send, wait_gone
-from dcf.cluster.programs import stop_replicas_program
+from dcf.cluster.programs import name_of, stop_replicas_program
 from dcf.errors import ConfigError, DcfError
 
 LEFTOVER_WAIT_S = 10.0
@@ -51,6 +51,8 @@ class ClusterFacts:
     gateway_processes: int
     store_url: str
     bundles: str
+    cluster: str = ""
+    """Its name on a Docker engine; "" where an earlier release wrote the file."""
     alive: bool = dataclasses.field(default=False, compare=False)
     """Whether the supervisor runs now; not in the file."""
 
@@ -164,6 +166,11 @@ class StateFolder:
             (self.path / name).unlink(missing_ok=True)
         os.truncate(self._lock, 0)
 
+    def was_other(self, backend: str, cluster: str) -> bool:
+        """Whether the killed cluster that had the folder ran its replicas where this one will not look for them."""
+        former = self._former
+        return former is not None and (former.backend, former.cluster or cluster) != (backend, cluster)
+
     def end_leftovers(self) -> list[str]:
         """End what a killed cluster left but its replicas, Redis last; the names of what ran."""
         records = _read_records(self.path / "processes.json")
@@ -180,11 +187,18 @@ class StateFolder:
         facts = self._former
         found = (self.path / "cluster.json").exists()
         found = bool(self.end_leftovers()) or found
-        if any((self.path / "replicas").glob("*/replica.json")):
+        backend = facts.backend if facts else "process"
+        # What runs on an engine, only the engine knows.
+        if backend == "docker" or any((self.path / "replicas").glob("*/replica.json")):
             found = True
             bundles = Path(facts.bundles) if facts else default_bundles(environ)
             program = stop_replicas_program(
-                state=self.path, bundles=bundles, store_url=facts.store_url if facts else "unix:///", environ=environ
+                state=self.path,
+                bundles=bundles,
+                store_url=facts.store_url if facts else "unix:///",
+                backend=backend,
+                cluster=facts.cluster if facts and facts.cluster else name_of(str(self.path)),
+                environ=environ,
             )
             try:
                 done = subprocess.run(

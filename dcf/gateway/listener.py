@@ -13,9 +13,11 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import cast
 
 from dcf.errors import ConfigError
+from dcf.gateway.neighbours import Neighbours
 from dcf.lifecycle import TaskSet
 
 log = logging.getLogger(__name__)
@@ -107,12 +109,27 @@ class _Pipe(asyncio.Protocol):
             self.other.transport.close()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrpcSockets:
+    """Which gRPC server a connection is passed on to; abstract Unix sockets."""
+
+    all: str
+    neighbours: str
+    """Of those that are only allowed to call functions; not used where `who` includes nobody."""
+    who: Neighbours
+
+    def of(self, peer: object) -> str:
+        """The one for a peer; `peer` is what the transport says of it."""
+        host = peer[0] if isinstance(peer, tuple) else None
+        return self.neighbours if self.who.include(host) else self.all
+
+
 class Listener:
     """Touched only by the event loop of the gateway."""
 
-    def __init__(self, http_protocol: Callable[[], asyncio.Protocol], grpc_socket: str, tasks: TaskSet) -> None:
+    def __init__(self, http_protocol: Callable[[], asyncio.Protocol], grpc: GrpcSockets, tasks: TaskSet) -> None:
         self.http_protocol = http_protocol
-        self._grpc_socket = grpc_socket
+        self._grpc = grpc
         self._tasks = tasks
         self._count = 0
 
@@ -128,7 +145,8 @@ class Listener:
         sock = socket.socket(socket.AF_UNIX)
         try:
             sock.setblocking(False)
-            await loop.sock_connect(sock, self._grpc_socket)
+            assert front.transport
+            await loop.sock_connect(sock, self._grpc.of(front.transport.get_extra_info("peername")))
             # With its other end from the start: the server speaks first, and what it says must not get lost.
             _, pipe = await loop.create_unix_connection(lambda: _Pipe(other=front), sock=sock)
         except BaseException:

@@ -28,8 +28,9 @@ from dcf.gateway.http_api import HttpApi, open_http_api
 from dcf.gateway.http_system import HttpSystem
 from dcf.gateway.invoke import Invoker
 from dcf.gateway.links import Links
-from dcf.gateway.listener import Listener, open_listener
+from dcf.gateway.listener import GrpcSockets, Listener, open_listener
 from dcf.gateway.metrics import Metrics
+from dcf.gateway.neighbours import Neighbours
 from dcf.gateway.router import Router
 from dcf.gateway.settings import GatewaySettings
 from dcf.gateway.stats import Stats
@@ -48,7 +49,10 @@ STORE_RETRY_S = 0.2
 
 async def serve(settings: GatewaySettings) -> None:
     """Run until a signal."""
-    token = ManagementToken.from_file(settings.token_file)
+    token = (
+        ManagementToken.from_text(settings.token) if settings.token else ManagementToken.from_file(settings.token_file)
+    )
+    neighbours = Neighbours.of_this_machine() if settings.refuses_neighbours else Neighbours()
     host, port = settings.address()
     grpc_name = f"dcf-gateway-{os.getpid()}-{secrets.token_hex(8)}"
     stopping = Stopping(settings.drain_s)
@@ -60,7 +64,7 @@ async def serve(settings: GatewaySettings) -> None:
         health = Health(sync.synced, stopping)
         invoker.find = sync.look_up
         links = Links(router, stats, invoker.invoke, tasks)
-        system = HttpSystem(admin, token)
+        system = HttpSystem(admin, token, neighbours)
         metrics = Metrics(admin, router, invoker, settings.gateway_id)
         http_api = HttpApi(invoker, health, system.handle, metrics, stopping)
         await _resume_counts(store, stats)
@@ -73,16 +77,30 @@ async def serve(settings: GatewaySettings) -> None:
                 liveness=links.run_liveness(),
             ),
             open_grpc_api(f"unix-abstract:{grpc_name}", invoker, admin, token, stopping),
+            _open_neighbours_grpc(f"{grpc_name}-n", settings, invoker, admin, stopping) as neighbours_grpc,
             open_http_api(http_api, stopping) as http_protocol,
         ):
             await sync.synced.wait()
-            listener = Listener(http_protocol, f"\0{grpc_name}", tasks)
+            sockets = GrpcSockets(all=f"\0{grpc_name}", neighbours=neighbours_grpc, who=neighbours)
+            listener = Listener(http_protocol, sockets, tasks)
             async with open_listener(listener, host=host, port=port, descriptor=settings.listen_fd):
                 _say_ready(settings.ready_fd)
                 log.info("ready", extra={"address": settings.listen, "gateway": settings.gateway_id})
                 reason = await until_signalled(SIGINT, SIGTERM)
                 log.info("stopping", extra={"signal": reason.name})
                 stopping.set()
+
+
+@asynccontextmanager
+async def _open_neighbours_grpc(
+    name: str, settings: GatewaySettings, invoker: Invoker, admin: Admin, stopping: Stopping
+) -> AsyncIterator[str]:
+    """A gRPC server of their own for those who may manage nothing; its socket, "" where there is no need."""
+    if not settings.refuses_neighbours:
+        yield ""
+        return
+    async with open_grpc_api(f"unix-abstract:{name}", invoker, admin, ManagementToken(closed=True), stopping):
+        yield f"\0{name}"
 
 
 async def _resume_counts(store: CountWriter, stats: Stats) -> None:

@@ -20,6 +20,10 @@ class GatewaySettings:
     listen: str = "127.0.0.1:32222"
     listen_fd: int | None = None
     """A listening socket that the parent made; no connection is reset when one of the sharers ends."""
+    published: str = ""
+    """HOST:PORT at which others reach `listen`, where a container's port is published; "": at `listen` itself."""
+    token: str = ""
+    """What management calls must bring; it counts before `token_file`. "": none."""
     token_file: str | None = None
     insecure: bool = False
     """Allow management calls without a token on more than loopback."""
@@ -34,18 +38,34 @@ class GatewaySettings:
 
     def __post_init__(self) -> None:
         require(self.drain_s >= 0, "DCF_DRAIN_S", self.drain_s, "seconds, 0 or more")
-        host, port = self.address()
-        if not (self.token_file or self.insecure or is_loopback(host)):
+        self.address()
+        name, seen = ("DCF_PUBLISHED", self.published) if self.published else ("DCF_LISTEN", self.listen)
+        host, port = _split(name, seen)
+        if not (self.has_token or self.insecure or is_loopback(host)):
             raise ConfigError(
-                f"DCF_LISTEN={host}:{port} is reachable from other machines, and anybody there could deploy code: "
-                "expected DCF_TOKEN_FILE (a file with the token for management calls) or DCF_INSECURE=1"
+                f"{name}={host}:{port} is reachable from other machines, and anybody there could deploy code: "
+                "expected DCF_TOKEN or DCF_TOKEN_FILE (the token for management calls), or DCF_INSECURE=1"
             )
+
+    @property
+    def has_token(self) -> bool:
+        """Whether management calls must bring one."""
+        return bool(self.token or self.token_file)
+
+    @property
+    def refuses_neighbours(self) -> bool:
+        """Whether containers beside this one may not manage: only the published address guards it."""
+        return bool(self.published) and not self.has_token and not self.insecure
 
     def address(self) -> tuple[str, int]:
         """Host and port of `listen`. Raises ConfigError."""
-        host, _, port = self.listen.rpartition(":")
-        require(bool(host) and port.isdigit() and int(port) < 65536, "DCF_LISTEN", self.listen, "HOST:PORT")
-        return host.strip("[]"), int(port)
+        return _split("DCF_LISTEN", self.listen)
+
+
+def _split(name: str, value: str) -> tuple[str, int]:
+    host, _, port = value.rpartition(":")
+    require(bool(host) and port.isdigit() and int(port) < 65536, name, value, "HOST:PORT")
+    return host.strip("[]"), int(port)
 
 
 def is_loopback(host: str) -> bool:

@@ -1,6 +1,6 @@
 """Check the token that management calls carry.
 
-In:   a file with the token; the `authorization` of a request.
+In:   the token, or a file with it; the `authorization` of a request.
 Out:  nothing, or UnauthenticatedError that says what to send.
 """
 
@@ -18,20 +18,29 @@ log = logging.getLogger(__name__)
 MAX_TOKEN_BYTES = 4096
 """A header of more is refused by many a proxy; a longer file is some other file."""
 
+MAKE = "`openssl rand -hex 32` makes"
+
 HOW = (
     "HTTP header `Authorization: Bearer <token>`, gRPC metadata `authorization` with the same value; "
-    "the CLI reads it from the file named by --token-file or DCF_TOKEN_FILE"
+    "the CLI reads it from DCF_TOKEN, or from the file that DCF_TOKEN_FILE names"
 )
 
 
 class ManagementToken:
-    """Who may deploy, delete, scale and read logs; everybody where there is no token."""
+    """Who may deploy, delete, scale and read logs; everybody where there is no token.
 
-    def __init__(self, token: str | None = None) -> None:
+    Args:
+        closed: nobody may, whatever he sends; for peers that an open gateway does not trust.
+    """
+
+    def __init__(self, token: str | None = None, *, closed: bool = False) -> None:
         self._token = token.encode() if token else None
+        self._closed = closed
 
     def allows(self, authorization: str | bytes | None) -> bool:
         """Whether a request with this `authorization` may manage."""
+        if self._closed:
+            return False
         if self._token is None:
             return True
         if not authorization:
@@ -43,16 +52,31 @@ class ManagementToken:
 
     def check(self, authorization: str | bytes | None) -> None:
         """Raise UnauthenticatedError unless the request may manage."""
+        if self._closed:
+            raise UnauthenticatedError(
+                "this management call comes from another container, and this cluster has no token: "
+                "from there functions can be called, and nothing else; set DCF_TOKEN for the gateway to allow more"
+            )
         if not self.allows(authorization):
             wrong = "was sent with another token" if authorization else "came without the cluster's token"
             raise UnauthenticatedError(f"this management call {wrong}; expected {HOW}")
+
+    @classmethod
+    def from_text(cls, text: str) -> ManagementToken:
+        """The token that DCF_TOKEN holds; "": no token is asked for. Raises ConfigError."""
+        if not text:
+            return cls()
+        # The text itself is never shown: a message ends up in logs.
+        if len(text) > MAX_TOKEN_BYTES or not all("!" <= character <= "~" for character in text):
+            raise ConfigError("DCF_TOKEN holds blanks or more than printable ASCII: expected a text such as " + MAKE)
+        return cls(text)
 
     @classmethod
     def from_file(cls, path: str | None) -> ManagementToken:
         """The token in the file `path`; None: no token is asked for. Raises ConfigError."""
         if path is None:
             return cls()
-        expected = "a file with the token in its only line, such as `openssl rand -hex 32` makes"
+        expected = "a file with the token in its only line, such as " + MAKE
         try:
             with Path(path).expanduser().open("rb") as file:
                 mode = Path(path).expanduser().stat().st_mode

@@ -111,6 +111,8 @@ class Machine:
         command = [
             "dockerd",
             *("--host", self.url),
+            # Where containers that are given the engine's socket look for it; /run is this machine's own.
+            *("--host", "unix:///run/docker.sock"),
             *("--data-root", str(self.folder / "data")),
             *("--pidfile", "/run/dcf-dockerd.pid"),
             # Where systemd runs, dockerd would ask it for slices, which our parent is not.

@@ -114,7 +114,7 @@ async def test_an_image_that_is_nowhere_is_said_with_its_name(place: Containers,
     with pytest.raises(ImagePendingError, match="being fetched"):
         await backend.start(plan)
     await until(lambda: place.woken > 1)
-    with pytest.raises(ImageNotFoundError, match="127.0.0.1:9/nobody/echo:1 could not be fetched"):
+    with pytest.raises(ImageNotFoundError, match=r"127\.0\.0\.1:9/nobody/echo:1 could not be fetched"):
         await until(lambda: _start(backend, plan))
 
 
@@ -173,7 +173,7 @@ async def test_an_engine_that_is_not_there_is_said(place: Containers) -> None:
         on_change=lambda: None,
     )
     async with open_backend("docker", options) as backend:
-        with pytest.raises(BackendUnavailableError, match="does not answer.*dcf doctor"):
+        with pytest.raises(BackendUnavailableError, match=r"does not answer.*dcf doctor"):
             await backend.observe()
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import docker
 import pytest
+from docker.errors import APIError
 
 from tests.engine.base_image import REDIS
 from tests.engine.three_engines import ThreeEngines
@@ -53,13 +56,16 @@ def manager(three_engines: ThreeEngines, dcf_image: str, tmp_path: Path) -> Iter
         client = three_engines.manager
         for secret in client.secrets.list(filters={"name": f"{NAME}_token"}):
             secret.remove()
-        until(lambda: not client.volumes.list(filters={"name": NAME}) or _removed(client), what="the volume is gone")
+        until(lambda: _without_volumes(client), limit_s=60, what="the volume is gone")
 
 
-def _removed(client: object) -> bool:
-    for volume in client.volumes.list(filters={"name": NAME}):  # type: ignore[attr-defined]
-        volume.remove(force=True)
-    return True
+def _without_volumes(client: docker.DockerClient) -> bool:
+    """Whether none of ours is left; what can be removed is. Its container may still be stopping."""
+    left = client.volumes.list(filters={"name": NAME})
+    for volume in left:
+        with suppress(APIError):
+            volume.remove(force=True)
+    return not left
 
 
 @pytest.mark.timeout(900)
@@ -72,7 +78,8 @@ def test_a_swarm_gets_a_cluster_with_one_command_and_loses_it_with_another(manag
     assert f"DCF is ready at http://127.0.0.1:{PORT}" in said
     token = manager.home / ".dcf" / "token"
     assert token.stat().st_mode & 0o777 == 0o600
-    assert manager.services() == {"gateway": "1/1", "redis": "1/1", "scheduler": "2/2"}
+    whole = {"gateway": "1/1", "redis": "1/1", "scheduler": "2/2"}
+    until(lambda: manager.services() == whole, limit_s=60, what="all of the stack runs")
     redis = [node for node in manager.engines.manager.nodes.list() if node.attrs["Spec"]["Labels"].get("dcf.redis")]
     assert [node.id for node in redis] == [manager.engines.node_id(1)]
 

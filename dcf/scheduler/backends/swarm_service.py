@@ -41,7 +41,7 @@ PROBE_TIMEOUT_S = 30.0
 RETRIES = 3
 RESTART_DELAY_S = 2.0
 """Swarm's own back-off is this constant: a replica that cannot start costs a start each 2 s."""
-MONITOR_S = 5.0
+MONITOR_S = 3.0
 """A new replica that ends within it after being healthy fails the update too; what comes later is no update's fault."""
 LOG_OPTIONS = {"max-size": "8m", "max-file": "2"}
 
