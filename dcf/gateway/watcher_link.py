@@ -47,6 +47,9 @@ log = logging.getLogger(__name__)
 SERVICE = v1_watcher_pb2.DESCRIPTOR.services_by_name["Watcher"]
 SILENT_S = 1.5
 """Three heartbeats missed: out of routing (a powered-off host breaks no TCP connection by itself)."""
+LOST_S = 5.0
+"""Silent for so long it is given up: what is there fails now, and not at its deadline. Ten heartbeats, because a machine
+that is short of CPU may stand still for some, and its calls are worth waiting for."""
 LIVENESS_S = 0.5
 DIAL_S = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Waits between dials: a replica that starts is reached at once, one that is gone costs little."""
@@ -94,6 +97,8 @@ class WatcherLink:
         self._dirty = asyncio.Event()
         self._serving = False
         self._draining = False
+        self._alarm: asyncio.Timeout | None = None
+        """Ends the stream that is open."""
 
     @property
     def in_flight(self) -> int:
@@ -256,6 +261,8 @@ class WatcherLink:
         if self._serving and now - self.heard_at > SILENT_S:
             self._serving = self.open = False
             log.warning("a replica is silent", extra={"replica": self.endpoint.replica})
+        if self._alarm is not None and now - self.heard_at > LOST_S:
+            self._alarm.reschedule(asyncio.get_running_loop().time())
 
     def remove(self) -> None:
         """The endpoint is gone: finish what is there, take nothing new."""
@@ -280,6 +287,9 @@ class WatcherLink:
                         extra={"replica": self.endpoint.replica, "error": error.details()},
                     )
                 failures = 0 if self._serving else failures + 1
+            except TimeoutError:
+                log.warning("a replica is lost", extra={"replica": self.endpoint.replica, "silent_s": LOST_S})
+                failures += 1
             except ProtocolError as error:
                 log.error("a replica broke the protocol", extra={"replica": self.endpoint.replica, "error": str(error)})
                 failures += 1
@@ -309,10 +319,13 @@ class WatcherLink:
                 raise ProtocolError(f"it speaks protocol {json.loads(hello.payload).get('protocol')}")
             tasks.start(name, self._write(stream))
             self._on_message(first.data)
-            while (message := await stream.read()) is not grpc.aio.EOF:
-                self._on_message(message.data)
-            await stream.code()
+            # One alarm for the stream's whole life: one for each message would cost each message.
+            async with asyncio.timeout(None) as self._alarm:
+                while (message := await stream.read()) is not grpc.aio.EOF:
+                    self._on_message(message.data)
+                await stream.code()
         finally:
+            self._alarm = None
             await tasks.stop(name)
             mesh.close()
             stream.cancel()

@@ -44,6 +44,8 @@ def bridge() -> Iterator[str]:
 def plug_in(machine: Machine, address: str) -> None:
     """Connect a machine that is on: eth0 inside, at `address`."""
     port = port_of(machine)
+    # A network whose cable was pulled outlives its machine while the kernel still sends what was in flight.
+    run("ip", "link", "delete", port, check=False)
     run("ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", str(machine.pid))
     run("ip", "link", "set", port, "master", BRIDGE, "up")
     machine.run("ip", "address", "add", f"{address}/24", "dev", "eth0")

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from dcf.cluster.stack import remove_stack
 from tests.engine.dcf_image import ROOT
 from tests.engine.host_engine import Engine
 from tests.engine.three_engines import NODES, ThreeEngines
@@ -47,11 +48,7 @@ class StackCluster(Cluster):
 
     def remove(self) -> None:
         """The stack, the functions, the token and the volume."""
-        functions = self.services()
-        if functions:
-            self.docker("service", "rm", *functions)
-        self.docker("stack", "rm", self.name)
-        until(lambda: not self._networks(), limit_s=90, what="the stack's networks are gone")
+        remove_stack(self.name, self.root, {**os.environ, "DOCKER_HOST": self.engines.url(1)}, lambda line: None)
         self.docker("secret", "rm", f"{self.name}_token")
         until(self._removed_volume, limit_s=30, what="the volume is gone")
 
@@ -67,10 +64,6 @@ class StackCluster(Cluster):
         )
         assert done.returncode == 0, f"docker {args}: {done.stdout}{done.stderr}"
         return done.stdout.strip()
-
-    def services(self) -> list[str]:
-        """Of functions."""
-        return self.docker("service", "ls", "-q", "--filter", f"label=dcf.cluster={self.name}").split()
 
     def is_ready(self) -> bool:
         return self.get("/readyz")[0] == 200
@@ -118,9 +111,6 @@ class StackCluster(Cluster):
         ).splitlines()
         rows = [line.split(maxsplit=2) for line in lines]
         return {row[0]: row[1] for row in rows if len(row) == 3 and row[2].startswith("Running")}
-
-    def _networks(self) -> str:
-        return self.docker("network", "ls", "-q", "--filter", f"label=com.docker.stack.namespace={self.name}")
 
     def _removed_volume(self) -> bool:
         volumes = self.docker("volume", "ls", "-q").split()

@@ -14,7 +14,7 @@ import docker.errors
 import pytest
 
 from dcf.domain.function import FunctionSpec
-from dcf.errors import BackendConflictError, BackendError, BackendUnavailableError, ImageNotFoundError
+from dcf.errors import BackendConflictError, BackendError, BackendUnavailableError, CapacityError, ImageNotFoundError
 from dcf.scheduler.backends.contract import ObservedReplica, ReplicaExit, ServiceBackend
 from dcf.scheduler.backends.registry import BackendOptions, open_backend
 from dcf.scheduler.function_memory import FunctionMemory
@@ -148,6 +148,20 @@ async def replicas_of(backend: ServiceBackend, wanted: Callable[[list[ObservedRe
     return await until(look, within_s=60)
 
 
+async def create_with_gpu(backend: ServiceBackend, spec: FunctionSpec) -> None:
+    """As the mover does it: again and again while the nodes join the network."""
+
+    async def look() -> bool:
+        await backend.observe()
+        try:
+            await backend.create(spec)
+        except CapacityError:
+            return False
+        return True
+
+    await until(look)
+
+
 async def until_settled(backend: ServiceBackend, function: str) -> None:
     async def look() -> bool:
         await backend.observe()
@@ -276,12 +290,12 @@ async def test_a_bundle_is_no_image(swarm: ServiceBackend) -> None:
 
 async def test_two_replicas_have_gpus_of_their_own_and_the_third_waits(place: Services, swarm: ServiceBackend) -> None:
     for name in ("one", "two"):
-        await swarm.create(await place.make_gpu_spec(name))
+        await create_with_gpu(swarm, await place.make_gpu_spec(name))
     seen = await replicas_of(swarm, lambda seen: len(seen) == 2)
     for replica in seen:
         await until_ready(replica)
         assert await call(replica, b"") == replica.gpus[0].encode()
-    await swarm.create(await place.make_gpu_spec("three"))
+    await create_with_gpu(swarm, await place.make_gpu_spec("three"))
 
     said = await waiting_text(swarm, "three", "no GPU free")
 
@@ -295,7 +309,7 @@ async def test_two_replicas_have_gpus_of_their_own_and_the_third_waits(place: Se
 
 
 async def test_a_gpu_that_a_node_promises_and_has_not_is_explained(place: Services, swarm: ServiceBackend) -> None:
-    await swarm.create(await place.make_spec("blind", limits={"gpu": "1"}))
+    await create_with_gpu(swarm, await place.make_spec("blind", limits={"gpu": "1"}))
 
     failed = await next_exit(swarm)
 

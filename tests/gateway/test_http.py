@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import time
 
 import aiohttp
 import pytest
@@ -207,6 +208,28 @@ async def test_a_replica_that_freezes_is_taken_out_of_routing_and_comes_back(clu
                 pytest.fail("the replica never came back")
     finally:
         os.kill(pid, signal.SIGCONT)
+        await asyncio.to_thread(gateway.stop)
+
+
+async def test_a_call_on_a_replica_that_is_lost_fails_long_before_its_deadline(cluster: Cluster) -> None:
+    gateway = Gateway(cluster, "http-3")
+    source = "import time\nclass Handler:\n    def __call__(self, req):\n        time.sleep(600)\n"
+    await asyncio.to_thread(gateway.deploy, "lost", source)
+    record = json.loads(next(cluster.state.glob("replicas/lost-*/replica.json")).read_text())
+    try:
+        async with aiohttp.ClientSession() as session:
+            call = asyncio.create_task(session.post(f"http://{gateway.address}/function/lost"))
+            await until(lambda: gateway.gauges("lost")["dcf_in_flight"] == 1)
+            # As a host that was powered off: no connection breaks, and nothing comes any more.
+            os.kill(record["pid"], signal.SIGSTOP)
+            begun_s = time.monotonic()
+            async with await call as response:
+                error = (await response.json())["error"]
+        assert (response.status, error["code"]) == (502, "replica_lost")
+        assert time.monotonic() - begun_s < 30
+    finally:
+        os.kill(record["pid"], signal.SIGCONT)
+        os.kill(record["pid"], signal.SIGKILL)
         await asyncio.to_thread(gateway.stop)
 
 

@@ -244,3 +244,9 @@ def test_a_log_comes_in_pieces_that_name_their_stream() -> None:
     data = b"\1\0\0\0\0\0\0\5a\nb\nc" + b"\2\0\0\0\0\0\0\5oops\n" + b"\1\0\0\0\0\0\0\2d\n" + b"\1\0\0"
 
     assert split_streams(data) == (["a", "b", "cd"], ["oops"])
+
+
+def test_a_replica_that_swarm_takes_off_its_node_says_so() -> None:
+    said = explained(state="rejected", err="assigned node no longer meets constraints")
+
+    assert said == "Swarm took it off node host-n1, which had changed: assigned node no longer meets constraints"

@@ -7,7 +7,13 @@ from typing import Any
 
 from dcf.domain.function import FunctionSpec, replica_digest
 from dcf.domain.names import FunctionName
-from dcf.scheduler.backends.swarm_service import ServicePlace, service_name, service_spec, task_replica_name
+from dcf.scheduler.backends.swarm_service import (
+    ServicePlace,
+    anchor_spec,
+    service_name,
+    service_spec,
+    task_replica_name,
+)
 
 PLACE = ServicePlace(cluster="dcf", network_id="net1")
 
@@ -133,3 +139,13 @@ def test_a_forced_update_is_not_undone() -> None:
     made = service_spec(spec_of(), dataclasses.replace(PLACE, force_update=3))
 
     assert made["TaskTemplate"]["ForceUpdate"] == 3
+
+
+def test_an_anchor_sleeps_on_every_node_and_is_no_function() -> None:
+    made = anchor_spec("dcf", "net1", "host/echo@sha256:1")
+
+    assert made["Name"] == "dcf-anchor"
+    assert made["Mode"] == {"Global": {}}
+    assert made["Labels"] == {"dcf.cluster": "dcf"}
+    assert made["TaskTemplate"]["Networks"] == [{"Target": "net1"}]
+    assert "Reservations" not in made["TaskTemplate"]["Resources"]

@@ -21,14 +21,14 @@ from typing import Any, NoReturn
 from dcf.domain.function import FunctionSpec, replica_digest
 from dcf.domain.names import ReplicaName, parse_bundle_reference
 from dcf.domain.status import NodeStatus
-from dcf.errors import BackendConflictError, BackendError, ImageNotFoundError
+from dcf.errors import BackendConflictError, BackendError, CapacityError, ImageNotFoundError
 from dcf.lifecycle import running
 from dcf.scheduler.backends.contract import ObservedReplica, ReplicaExit, ServiceState
 from dcf.scheduler.backends.docker_engine import DockerEngine
 from dcf.scheduler.backends.log_lines import LogTail
 from dcf.scheduler.backends.swarm_api import NO_TAIL, SwarmApi
 from dcf.scheduler.backends.swarm_picture import Picture, Service, Task
-from dcf.scheduler.backends.swarm_service import ServicePlace, service_spec
+from dcf.scheduler.backends.swarm_service import ServicePlace, anchor_name, service_spec
 from dcf.scheduler.backends.swarm_words import explain_end, gpu_kind, node_statuses, observed_replica, service_state
 
 MOVING_POLL_S = 0.15
@@ -40,6 +40,7 @@ FRESH_S = 0.05
 """A look of this age is as good as a new one: the poll and the control loop look one after the other."""
 LOG_S = 2
 """For the last lines of tasks that ended; the log of a node that cannot be reached never comes."""
+_COMING = frozenset({"new", "pending", "assigned", "accepted", "preparing", "ready", "starting"})
 NETWORK_S = 5.0
 """Swarm frees a network a moment after its last task."""
 
@@ -217,9 +218,9 @@ class SwarmBackend:
                 self._live[task.id] = observed_replica(task, picture, started_at=started_at, adopted=adopted)
             elif task.has_ended and task.id not in self._ended:
                 self._ended.add(task.id)
-                # One that was called off before it ran was never a replica.
-                called_off = known is None and task.was_called_off
-                if not first and not called_off and not task.was_misplaced:
+                # One that was called off or misplaced before it ran was never a replica.
+                never_was = known is None and (task.was_called_off or task.was_misplaced)
+                if not first and not never_was:
                     self._ends.append(self._end(task, known, picture))
             elif known is not None and task.id not in self._ended:
                 self._ended.add(task.id)
@@ -261,6 +262,8 @@ class SwarmBackend:
                 "run `dcf function build --backend swarm`, then deploy"
             )
         findings = await self._swarm.find_out(spec.secrets)
+        if spec.gpu_count:
+            await self._drop_anchor(spec, findings.network_id)
         place = ServicePlace(
             cluster=self._cluster,
             network_id=findings.network_id,
@@ -270,6 +273,20 @@ class SwarmBackend:
             force_update=force_update,
         )
         return service_spec(spec, place)
+
+    async def _drop_anchor(self, spec: FunctionSpec, network_id: str) -> None:
+        """Raises CapacityError while the machines with GPUs are not all on the network, as far as they can be."""
+        states = await self._swarm.anchor(spec.image, network_id, auth=spec.registry_auth)
+        nodes = [node for node in (self._picture or Picture()).nodes.values() if node.takes_tasks and node.gpu_ids]
+        held = [node for node in nodes if states.get(node.id) == "running"]
+        coming = [node for node in nodes if states.get(node.id, "new") in _COMING]
+        if nodes and (coming or not held):
+            names = ", ".join(sorted(node.name for node in coming or nodes))
+            self._stir()
+            raise CapacityError(
+                f"no GPU free yet: {names} must join the cluster's network first, with a sleeping container of image "
+                f"{spec.image}; `docker service ps {anchor_name(self._cluster)}` shows how far that is"
+            )
 
     def _known(self, function: str) -> Service | None:
         return self._picture.services.get(function) if self._picture else None

@@ -20,6 +20,7 @@ from dcf.scheduler.backends import container
 from dcf.scheduler.backends.docker_engine import Api, DockerEngine, Work
 from dcf.scheduler.backends.log_lines import TAIL_LINES, LogTail, read_lines, split_streams
 from dcf.scheduler.backends.swarm_picture import Picture, Service, read_picture
+from dcf.scheduler.backends.swarm_service import anchor_name, anchor_spec
 
 T = TypeVar("T")
 
@@ -81,6 +82,21 @@ class SwarmApi:
 
         return await self._ask(work)
 
+    async def anchor(self, image: str, network_id: str, *, auth: str) -> Mapping[str, str]:
+        """States of the anchor's tasks by their node; it is made where there is none (swarm_service.py says why)."""
+
+        def work(api: Api) -> Mapping[str, str]:
+            found = self._find_anchor(api)
+            if found is None:
+                _post(api, "/services/create", anchor_spec(self._cluster, network_id, image), auth=auth)
+                return {}
+            tasks = _get(api, "/tasks", filters={"service": [found]})
+            return {
+                one["NodeID"]: one["Status"]["State"] for one in tasks if one["DesiredState"] in {"running", "ready"}
+            }
+
+        return await self._ask(work)
+
     async def create(self, spec: Mapping[str, Any], *, auth: str) -> None:
         """Make a service; `auth` is what the registry wants, encoded as the CLI of Docker does."""
         try:
@@ -113,7 +129,7 @@ class SwarmApi:
         await self._ask(work)
 
     async def remove_network(self) -> bool:
-        """Whether nothing of ours is left; false while somebody is in it."""
+        """And the anchor in it. Whether nothing of ours is left; false while somebody is in it."""
         return await self._ask(self._remove_network)
 
     async def _ask(self, work: Work[T]) -> T:
@@ -143,6 +159,11 @@ class SwarmApi:
         tasks = _get(api, "/tasks", filters=ours)
         return read_picture(services, tasks, _get(api, "/nodes"), network=self._network)
 
+    def _find_anchor(self, api: Api) -> str | None:
+        name = anchor_name(self._cluster)
+        ids = (one["ID"] for one in _get(api, "/services", filters={"name": [name]}) if one["Spec"]["Name"] == name)
+        return next(ids, None)
+
     def _make_network(self, api: Api) -> str:
         """Its id; it is made where there is none."""
         for attempt in ("look", "look again"):
@@ -164,6 +185,8 @@ class SwarmApi:
     def _remove_network(self, api: Api) -> bool:
         """Whether nothing of ours is left; false while somebody is in it."""
         try:
+            if anchor := self._find_anchor(api):
+                api.remove_service(anchor)
             for one in api.networks(names=[self._network]):
                 if one["Name"] == self._network and (one.get("Labels") or {}).get(container.CLUSTER) == self._cluster:
                     api.remove_network(one["Id"])

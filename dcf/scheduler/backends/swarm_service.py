@@ -43,6 +43,12 @@ RESTART_DELAY_S = 2.0
 """Swarm's own back-off is this constant: a replica that cannot start costs a start each 2 s."""
 MONITOR_S = 3.0
 """A new replica that ends within it after being healthy fails the update too; what comes later is no update's fault."""
+ANCHOR_DELAY_S = 30.0
+"""A node that cannot fetch the image is asked again as rarely."""
+_SLEEP = (
+    "/opt/dcf/bin/python3", "-I", "-S", "-c",
+    "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit()); signal.pause()",
+)  # fmt: skip
 LOG_OPTIONS = {"max-size": "8m", "max-file": "2"}
 
 _NO_NEW_PRIVILEGES_API = (1, 44)
@@ -72,6 +78,39 @@ def service_name(cluster: str, function: str) -> str:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
     return f"{name[: MAX_NAME - len(digest) - 1].rstrip('-_')}_{digest}"
+
+
+def anchor_spec(cluster: str, network_id: str, image: str) -> dict[str, Any]:
+    """A service that sleeps on every node, so that none leaves or joins the network while GPUs are in use.
+
+    Swarm rejects a task with a generic resource, also one that runs, whenever its node's record changes while the
+    resource is there: its check is the wrong way round (ConstraintEnforcer, seen in 20.10). The first task of a network
+    on a node changes that record, so a GPU's own task never gets there; behind an anchor it does.
+    """
+    return {
+        "Name": anchor_name(cluster),
+        "Labels": {container.CLUSTER: cluster},
+        "TaskTemplate": {
+            "ContainerSpec": {
+                "Image": image,
+                "Command": list(_SLEEP),
+                "ReadOnly": True,
+                "CapabilityDrop": ["ALL"],
+                "StopGracePeriod": _ns(1),
+                "HealthCheck": {"Test": ["NONE"]},
+            },
+            "Resources": {"Limits": {"Pids": 16, "MemoryBytes": 64 * 1024**2}},
+            "RestartPolicy": {"Condition": "any", "Delay": _ns(ANCHOR_DELAY_S)},
+            "Networks": [{"Target": network_id}],
+        },
+        "Mode": {"Global": {}},
+        "EndpointSpec": {"Mode": "dnsrr"},
+    }
+
+
+def anchor_name(cluster: str) -> str:
+    """No function's service is called so: theirs have an underscore."""
+    return f"{cluster}-anchor"
 
 
 def task_replica_name(function: str, generation: int, slot: int, task_id: str) -> ReplicaName:

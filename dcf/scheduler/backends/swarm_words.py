@@ -149,6 +149,9 @@ def explain_end(task: Task, picture: Picture, tail: LogTail) -> str:
             f"node {picture.node_name(task.node_id)} could not fetch image {task.image} ({task.error}): can that node "
             "reach the registry, is the image pushed, and was it deployed with --registry-auth where a login is needed?"
         )
+    if task.was_misplaced:
+        # Swarm does so to tasks with GPUs at any change of their node's record (anchor_spec says why).
+        return f"Swarm took it off node {picture.node_name(task.node_id)}, which had changed: {task.error}"
     if _UNHEALTHY in task.error:
         said = tail.said or "the watcher did not answer"
         return f"its health check failed {RETRIES} times, and Swarm stopped it: {said}"
