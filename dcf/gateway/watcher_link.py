@@ -48,8 +48,8 @@ SERVICE = v1_watcher_pb2.DESCRIPTOR.services_by_name["Watcher"]
 SILENT_S = 1.5
 """Three heartbeats missed: out of routing (a powered-off host breaks no TCP connection by itself)."""
 LOST_S = 5.0
-"""Silent for so long it is given up: what is there fails now, and not at its deadline. Ten heartbeats, because a machine
-that is short of CPU may stand still for some, and its calls are worth waiting for."""
+"""Silent for so long it is given up: what is there fails now, and not at its deadline. Ten heartbeats, because a
+machine that is short of CPU may stand still for some, and its calls are worth waiting for."""
 LIVENESS_S = 0.5
 DIAL_S = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Waits between dials: a replica that starts is reached at once, one that is gone costs little."""

@@ -78,7 +78,11 @@ class ServiceMover:
         elif (service.uid, service.generation, service.digest) != made_of(spec):
             # A version that could not start is rolled back, and tried again, as any start that fails, but not at once;
             # a newer one need not wait. Meanwhile the older one serves, in the number that is wanted.
-            if now_s < memory.backoff.next_at or (service.rolling_back and memory.backoff.failures):
+            # An update of a GPU function stops an old replica to have its GPU: that is not done again and again for a
+            # version that has failed so often; the user's next deploy is the next try.
+            hopeless = bool(spec.gpu_count) and memory.backoff.given_up and memory.backoff.delay_s > 0
+            waits = now_s < memory.backoff.next_at or hopeless
+            if waits or (service.rolling_back and memory.backoff.failures):
                 if not service.rolling_back:
                     await self._scale(spec, service)
                 return

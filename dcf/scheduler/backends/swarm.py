@@ -39,7 +39,9 @@ MOVES_FOR_S = 5.0
 FRESH_S = 0.05
 """A look of this age is as good as a new one: the poll and the control loop look one after the other."""
 LOG_S = 2
-"""For the last lines of tasks that ended; the log of a node that cannot be reached never comes."""
+"""For one look at a task's log; that of a node that cannot be reached never comes."""
+LAST_WORDS_S = 6.0
+"""For what a task said last: its cause is worth waiting for, its end is told only then."""
 _COMING = frozenset({"new", "pending", "assigned", "accepted", "preparing", "ready", "starting"})
 NETWORK_S = 5.0
 """Swarm frees a network a moment after its last task."""
@@ -74,7 +76,9 @@ class SwarmBackend:
         """By task id."""
         self._ended: set[str] = set()
         """Ids of tasks that Swarm still lists, and whose end was told."""
-        self._ends: list[_End] = []
+        self._ends: asyncio.Queue[_End] = asyncio.Queue()
+        """What ended, and has its last words to say."""
+        self._exits: list[ReplicaExit] = []
 
     async def observe(self) -> list[ObservedReplica]:
         """Three questions to the engine, some ten milliseconds."""
@@ -83,16 +87,28 @@ class SwarmBackend:
         return list(self._live.values())
 
     async def take_exits(self) -> list[ReplicaExit]:
-        """Nothing is cleaned up: Swarm keeps some ended tasks of each replica, and removes older ones."""
-        ends, self._ends = self._ends, []
-        wanted = [end for end in ends if not (end.replica.stopping or end.lost_with or end.task.state == "rejected")]
-        tails: dict[str, LogTail] = {}
-        if wanted:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOG_S):
-                    for end in wanted:
-                        tails[end.task.id] = await self._swarm.read_tail(end.task.id)
-        return [self._exit(end, tails.get(end.task.id, NO_TAIL)) for end in ends]
+        """Those whose last words are read. Nothing is cleaned up: Swarm keeps a few ended tasks, and forgets them."""
+        exits, self._exits = self._exits, []
+        return exits
+
+    async def run_last_words(self) -> NoReturn:
+        """Read what each task said last, one after the other, while the control loop goes on."""
+        while True:
+            end = await self._ends.get()
+            tail = NO_TAIL
+            if not (end.replica.stopping or end.lost_with or end.task.state == "rejected"):
+                tail = await self._read_last_words(end.task.id)
+            self._exits.append(self._exit(end, tail))
+            self._on_change()
+
+    async def _read_last_words(self, task_id: str) -> LogTail:
+        """Again where there are none yet: a log comes from the task's node by way of the manager."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS_S):
+                while not (tail := await self._swarm.read_tail(task_id)).lines:
+                    await asyncio.sleep(MOVING_POLL_S)
+                return tail
+        return NO_TAIL
 
     async def log_tail(self, name: ReplicaName) -> tuple[str, ...]:
         """From the task's log, wherever it runs."""
@@ -119,7 +135,7 @@ class SwarmBackend:
             if loop.time() > deadline:
                 break
             await asyncio.sleep(MOVING_POLL_S)  # a one-shot at the end of a cluster: nothing else waits for this loop
-        self._ends.clear()
+        self._exits.clear()
         deadline = loop.time() + NETWORK_S
         while not await self._swarm.remove_network() and loop.time() < deadline:
             await asyncio.sleep(MOVING_POLL_S)
@@ -221,13 +237,13 @@ class SwarmBackend:
                 # One that was called off or misplaced before it ran was never a replica.
                 never_was = known is None and (task.was_called_off or task.was_misplaced)
                 if not first and not never_was:
-                    self._ends.append(self._end(task, known, picture))
+                    self._ends.put_nowait(self._end(task, known, picture))
             elif known is not None and task.id not in self._ended:
                 self._ended.add(task.id)
-                self._ends.append(_End(task=task, replica=known, lost_with=picture.node_name(task.node_id)))
+                self._ends.put_nowait(_End(task=task, replica=known, lost_with=picture.node_name(task.node_id)))
         for task_id in before.keys() - picture.tasks.keys() - self._ended:
             gone = replace(before[task_id], stopping=True)
-            self._ends.append(_End(task=_stand_in(task_id, gone), replica=gone, vanished=True))
+            self._ends.put_nowait(_End(task=_stand_in(task_id, gone), replica=gone, vanished=True))
         self._ended &= picture.tasks.keys()
 
     def _end(self, task: Task, known: ObservedReplica | None, picture: Picture) -> _End:
@@ -359,7 +375,10 @@ async def open_swarm_backend(
         "event": ["create", "update", "remove", "start", "die"],
     }
     try:
-        async with engine.listening(filters, backend.on_event), running(poll=backend.run_poll()):
+        async with (
+            engine.listening(filters, backend.on_event),
+            running(poll=backend.run_poll(), last_words=backend.run_last_words()),
+        ):
             yield backend
     finally:
         engine.close()
