@@ -112,6 +112,9 @@ class ControlLoop:
     async def _on_exit(self, one: ReplicaExit) -> None:
         replica = one.replica
         report = await self._watches.forget(replica.address)
+        if report.state == "failed" and report.note and not one.log_tail:
+            # What it said of itself: a Swarm cannot read the logs of a node that was away and is back (moby 20.10).
+            one = replace(one, cause=report.note)
         fields = {"function": replica.function, "replica": replica.name, "code": one.code}
         if replica.stopping:
             log.info("replica has stopped", extra=fields)

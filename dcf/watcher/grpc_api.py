@@ -48,6 +48,8 @@ class WatcherService:
         self._links: set[GatewayLink] = set()
         self._count = 0
         self._changed = asyncio.Event()
+        self.failure_told = asyncio.Event()
+        """Set once somebody who watches has been told that the replica has failed, and why."""
         pool.on_change = self._on_change
 
     # -- Attach ------------------------------------------------------------
@@ -142,6 +144,8 @@ class WatcherService:
             changed = self._changed
             state = replica_state(self._pool)
             yield state
+            if state.state == "failed":
+                self.failure_told.set()
             end = loop.time() + WATCH_S
             # Heartbeats wake this too; only a new state is worth a message before its second is over.
             while self._pool.state() == state.state and loop.time() < end:

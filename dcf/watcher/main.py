@@ -37,8 +37,8 @@ DETACH_S = 3.0
 """Gateways leave within a heartbeat of `draining`; one that is stuck must not keep us."""
 REACHABLE_S = 2.0
 """Between two looks at the socket."""
-FAILED_STAY_S = 0.2
-"""Time for the last lines of a failed start to be read by whoever follows the log."""
+FAILED_STAY_S = 1.5
+"""Time for whoever starts to watch to be told why: on a Swarm that may be the only way for the cause to travel."""
 
 
 async def serve(settings: WatcherSettings) -> int:
@@ -81,7 +81,8 @@ async def _run(
     await asyncio.wait({stopped, orphaned, keeper.failed}, return_when=asyncio.FIRST_COMPLETED)
     if keeper.failed.done() and not stopped.done():
         function_log.write_cause(str(keeper.failed.result()))
-        await asyncio.wait({stopped}, timeout=FAILED_STAY_S)
+        told = tasks.start("failure_told", service.failure_told.wait())
+        await asyncio.wait({stopped, told}, timeout=FAILED_STAY_S, return_when=asyncio.FIRST_COMPLETED)
         return 1
     log.info("draining", extra={"function": settings.function, "replica": settings.replica})
     await keeper.drain(limit_s=settings.timeout_s + settings.kill_after_s + DRAIN_MARGIN_S)

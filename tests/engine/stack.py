@@ -112,6 +112,10 @@ class StackCluster(Cluster):
         rows = [line.split(maxsplit=2) for line in lines]
         return {row[0]: row[1] for row in rows if len(row) == 3 and row[2].startswith("Running")}
 
+    def tasks(self, function: str) -> str:
+        """All of its tasks, also those that ended, as `docker service ps` shows them."""
+        return self.docker("service", "ps", "--no-trunc", f"{self.name}_{function}")
+
     def _removed_volume(self) -> bool:
         volumes = self.docker("volume", "ls", "-q").split()
         if f"{self.name}_redis" not in volumes:

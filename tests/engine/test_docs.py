@@ -30,8 +30,12 @@ from tests.flows.user import User
 from tests.pages import DOCS, ROOT, Block, read_blocks
 
 NAME = "dcf-docs"
-OWN_IMAGES = {"hello", "proxied", "where"}
+COMPOSED = "dcf-docs-compose"
+"""Both run at once."""
+OWN_IMAGES = {"hello", "proxied", "everywhere"}
 """Functions that only these pages build; `echo` is everybody's."""
+
+SMALL_BASE = "dcf-docs/nothing:latest"
 
 Said = dict[str, str]
 """Command to what it printed, of the last time."""
@@ -107,6 +111,13 @@ class Manager(Reader):
         return subprocess.CompletedProcess(line, 0, said, "")
 
 
+def registry_words(registry: Registry) -> dict[str, str]:
+    """A base of nothing beside it: what is pushed, and pulled by two nodes, is a third as large."""
+    name = "registry.example.org:5000"
+    key = f"docker_registry: {name}"
+    return {key: f"{key}\n    build_args: [BASE_IMAGE={SMALL_BASE}]", name: registry.address}
+
+
 def compose_blocks(page: str) -> list[Block]:
     return [block for block in read_blocks(DOCS / page) if block.kind == "console" and block.tag == "compose"]
 
@@ -137,6 +148,14 @@ def reader(base_images: Engine, echo_image: str, tmp_path_factory: pytest.TempPa
             remove_images(base_images)
 
 
+@pytest.fixture(scope="module")
+def small_base(base_images: Engine) -> Iterator[None]:
+    repository, _, tag = SMALL_BASE.partition(":")
+    base_images.client.api.import_image_from_data(bytes(10240), repository=repository, tag=tag)
+    yield
+    base_images.client.images.remove(SMALL_BASE, force=True)
+
+
 @pytest.fixture
 def running(reader: Reader) -> Reader:
     """With a cluster."""
@@ -161,8 +180,8 @@ def test_images(running: Reader) -> None:
     assert {"watcher", "ca"} <= set(said["ls -A echo-context echo-context/.dcf"].split())
 
 
-def test_registry(running: Reader, locked_registry: Registry) -> None:
-    running.words["registry.example.org:5000"] = locked_registry.address
+def test_registry(running: Reader, locked_registry: Registry, small_base: None) -> None:
+    running.words |= registry_words(locked_registry)
     running.open("registry.md")
     (running.folder / "password.txt").write_text(str(locked_registry.password))
 
@@ -204,8 +223,8 @@ def test_backup(running: Reader) -> None:
 
 @pytest.fixture
 def composed(base_images: Engine, echo_image: str, dcf_image: str, tmp_path: Path) -> Iterator[Reader]:
-    words = {"docker compose": " ".join(compose_command()), "dcf_redis": f"{NAME}_redis"}
-    variables = {"DCF_IMAGE": dcf_image, "DCF_CLUSTER": NAME, "COMPOSE_PROJECT_NAME": NAME}
+    words = {"docker compose": " ".join(compose_command()), "dcf_redis": f"{COMPOSED}_redis"}
+    variables = {"DCF_IMAGE": dcf_image, "DCF_CLUSTER": COMPOSED, "COMPOSE_PROJECT_COMPOSED": COMPOSED}
     reader = Reader(tmp_path, words, **variables)
     variables["GATEWAY_PORT"] = reader.cluster.address.rpartition(":")[2]
     reader.environ |= {"GATEWAY_PORT": variables["GATEWAY_PORT"], "DCF_GATEWAY": reader.cluster.address}
@@ -213,7 +232,7 @@ def composed(base_images: Engine, echo_image: str, dcf_image: str, tmp_path: Pat
         yield reader
     finally:
         compose("down", "-v", environ=variables, check=False)
-        remove_containers(base_images.client, NAME)
+        remove_containers(base_images.client, COMPOSED)
 
 
 def test_compose_and_its_backup(composed: Reader) -> None:
@@ -253,15 +272,12 @@ def is_gone(manager: Manager) -> bool:
 
 
 def test_several_hosts(
-    manager: Manager, base_images: Engine, echo_image: str, locked_registry: Registry, tmp_path_factory: Any
+    manager: Manager, base_images: Engine, locked_registry: Registry, small_base: None, tmp_path_factory: Any
 ) -> None:
     if locked_registry.address.startswith("127."):
         pytest.skip("the engine of this machine allows no registry that three others reach")
     engines = manager.engines
-    words = {
-        "box1:32222": f"{engines.address(1)}:32222",
-        "registry.example.org:5000": locked_registry.address,
-    }
+    words = {"box1:32222": f"{engines.address(1)}:32222", **registry_words(locked_registry)}
     elsewhere = Reader(tmp_path_factory.mktemp("elsewhere"), words)
     elsewhere.open("several-hosts.md")
     (elsewhere.folder / "password.txt").write_text(str(locked_registry.password))
@@ -284,7 +300,7 @@ def test_several_hosts(
         remove_images(base_images)
 
     assert "DCF is ready at http://127.0.0.1:32222" in said["dcf up --backend swarm"]
-    assert said["curl -d Hello http://box1:32222/function/where"] == "Hello"
-    assert engines.hostname(1) not in said["dcf function describe where"]
-    assert "where" in said["dcf function list"]
+    assert said["curl -d Hello http://box1:32222/function/everywhere"] == "Hello"
+    assert engines.hostname(1) not in said["dcf function describe everywhere"]
+    assert "everywhere" in said["dcf function list"]
     assert engines.manager.services.list() == []

@@ -166,7 +166,7 @@ def test_a_version_that_cannot_start_is_rolled_back_with_the_reason(cluster: Sta
     failed = cluster.deploy_image(where, RAISES, replicas=4)
 
     assert failed.returncode == 1
-    assert "no weights here" in failed.stderr
+    assert "no weights here" in failed.stderr, f"{failed.stderr}\n{cluster.tasks(where)}\n{cluster.logs()}"
     assert "the version before it still answers" in failed.stderr
     assert cluster.call(where)[0] == 200
     assert "no weights here" in cluster.info(where)["reason"]

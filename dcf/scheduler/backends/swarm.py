@@ -40,8 +40,8 @@ FRESH_S = 0.05
 """A look of this age is as good as a new one: the poll and the control loop look one after the other."""
 LOG_S = 2
 """For one look at a task's log; that of a node that cannot be reached never comes."""
-LAST_WORDS_S = 6.0
-"""For what a task said last: its cause is worth waiting for, its end is told only then."""
+LAST_WORDS_S = 2.0
+"""For what a task said last: its cause is worth waiting for, but until its end is told it counts as no failed start."""
 _COMING = frozenset({"new", "pending", "assigned", "accepted", "preparing", "ready", "starting"})
 NETWORK_S = 5.0
 """Swarm frees a network a moment after its last task."""
