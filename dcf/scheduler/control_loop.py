@@ -28,7 +28,7 @@ from dcf.scheduler.reconciler import ReplicaView
 from dcf.scheduler.replica_mover import ReplicaMover
 from dcf.scheduler.service_mover import ServiceMover
 from dcf.scheduler.status_report import describe, without_noise
-from dcf.scheduler.watcher_watch import WatcherWatch
+from dcf.scheduler.watcher_watch import Report, WatcherWatch
 from dcf.store.contract import Changes, Fence, SchedulerWriter
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,8 @@ REFRESH_S = 5.0
 """Least time between two writes of a status in which only calls and memory differ."""
 REREAD_S = 10.0
 """After so long the store is asked what is published: a Redis that crashed has lost its last second."""
+PARTED_S = 60.0
+"""After so long nobody tells the end of a replica that is gone."""
 PAUSE_S = 0.02
 """Between two turns: hints that come together are one turn."""
 
@@ -60,6 +62,8 @@ class ControlLoop:
         self._published: dict[str, tuple[Endpoint, ...]] = {}
         self._reread_at = 0.0
         self._nodes: list[NodeStatus] | None = None
+        self._parted: dict[str, tuple[float, Report]] = {}
+        """By address: when a replica was there no more, and what it had said last."""
 
     async def turn(self) -> float | None:
         """Look at everything once and act; unix seconds of the next start that waits for its back-off, if any.
@@ -81,7 +85,9 @@ class ControlLoop:
             await self._on_exit(one)
         self._watches.follow(observed)
         for address in self._watches.addresses() - {replica.address for replica in observed}:
-            await self._watches.forget(address)
+            # Its end may be told later than it is seen: a Swarm's logs take their time.
+            self._parted[address] = (now_s, await self._watches.forget(address))
+        self._parted = {key: one for key, one in self._parted.items() if now_s - one[0] < PARTED_S}
 
         views: dict[str, list[ReplicaView]] = {}
         for replica in observed:
@@ -111,7 +117,8 @@ class ControlLoop:
 
     async def _on_exit(self, one: ReplicaExit) -> None:
         replica = one.replica
-        report = await self._watches.forget(replica.address)
+        _, report = self._parted.pop(replica.address, (0.0, None))
+        report = report or await self._watches.forget(replica.address)
         if report.state == "failed" and report.note and not one.log_tail:
             # What it said of itself: a Swarm cannot read the logs of a node that was away and is back (moby 20.10).
             one = replace(one, cause=report.note)

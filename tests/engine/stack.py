@@ -148,6 +148,8 @@ class Callers:
         self.bodies: Counter[bytes] = Counter()
         self.failures: list[tuple[float, int, str]] = []
         """When (time.monotonic), status and body of each that did not answer with 200."""
+        self.failed_from: list[float] = []
+        """When each of those had begun."""
         self.answered_at: list[float] = []
         self._cluster = cluster
         self._function = function
@@ -173,6 +175,7 @@ class Callers:
     def _call(self) -> None:
         connection = http.client.HTTPConnection(self._cluster.address, timeout=90)
         while not self._done.is_set():
+            begun_at = time.monotonic()
             try:
                 connection.request("POST", f"/function/{self._function}", body=b"x")
                 answer = connection.getresponse()
@@ -186,6 +189,7 @@ class Callers:
                     self.bodies[body] += 1
                     self.answered_at.append(time.monotonic())
                 else:
+                    self.failed_from.append(begun_at)
                     self.failures.append((time.monotonic(), status, body.decode(errors="replace")[:300]))
         connection.close()
 

@@ -123,13 +123,16 @@ def test_a_node_that_is_lost_costs_only_the_calls_that_were_on_it(
 
     lost = [one for one in callers.failures if one[1] != 502]
     assert lost == [], f"{callers.statuses}\n{lost[:5]}\n{cluster.logs()}"
-    failover_s = max((at - lost_at for at, _, _ in callers.failures), default=0.0)
+    # A call that begins later goes elsewhere; those that were there are given up when the replica has been silent.
+    failover_s = max((at - lost_at for at in callers.failed_from), default=0.0)
+    answered_s = max((at - lost_at for at, _, _ in callers.failures), default=0.0)
     with capsys.disabled():
         print(
-            f"\na node was lost: {len(callers.failures)} of {callers.number} calls with it; "
-            f"{failover_s:.1f} s until the last of them, {full_s:.1f} s to full strength"
+            f"\na node was lost: {len(callers.failures)} of {callers.number} calls with it; {failover_s:.1f} s to fail "
+            f"over, {answered_s:.1f} s until those that were there had their 502, {full_s:.1f} s to full strength"
         )
-    assert failover_s < 10
+    assert failover_s < 5
+    assert answered_s < 15
     assert full_s < 60
     nodes = {one["name"]: one for one in cluster_nodes(cluster)}
     assert set(nodes) == {cluster.engines.hostname(n) for n in NODES}
