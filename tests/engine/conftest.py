@@ -16,8 +16,10 @@ Where something is missing the test is skipped with the reason, and fails in CI 
 from __future__ import annotations
 
 import fcntl
+import os
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.engine)
+            if "three_engines" in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.three_engines)
             if item.get_closest_marker("timeout") is None:
                 item.add_marker(pytest.mark.timeout(TEST_S))
 
@@ -49,6 +53,19 @@ def names() -> Iterator[None]:
 
     Fails the run where anything is left at the end.
     """
+    if host_engine.PREPARED in os.environ:
+        yield
+        return
+    with held_names() as left:
+        yield
+    if left:
+        pytest.fail("left on this machine:\n" + "\n".join(left), pytrace=False)
+
+
+@contextmanager
+def held_names() -> Iterator[list[str]]:
+    """The names for the length of the block; after it, what the block has left behind, which is removed."""
+    left: list[str] = []
     with FOLDER.with_suffix(".lock").open("w") as lock:
         deadline = time.monotonic() + WAIT_FOR_OTHER_RUN_S
         while not _lock(lock.fileno()):
@@ -56,13 +73,11 @@ def names() -> Iterator[None]:
                 pytest.fail(f"another run of these tests has held {lock.name} for {WAIT_FOR_OTHER_RUN_S} s")
             time.sleep(0.1)
         leftovers.remove_leftovers()
-        yield
+        yield left
         if FOLDER.exists() and not any(FOLDER.iterdir()):
             FOLDER.rmdir()
-        left = leftovers.find_leftovers()
+        left += leftovers.find_leftovers()
         leftovers.remove_leftovers()
-    if left:
-        pytest.fail("left on this machine:\n" + "\n".join(left), pytrace=False)
 
 
 @pytest.fixture(scope="session")
@@ -75,7 +90,8 @@ def engine(request: pytest.FixtureRequest) -> Iterator[host_engine.Engine]:
     """
     with host_engine.host_engine(lambda: request.getfixturevalue("names")) as engine:
         yield engine
-        litter = host_engine.find_litter(engine.client) if engine.ours else []
+        shared = host_engine.PREPARED in os.environ
+        litter = host_engine.find_litter(engine.client) if engine.ours and not shared else []
     if litter:
         pytest.fail("tests left in the engine, as they would in yours:\n" + "\n".join(litter), pytrace=False)
 
@@ -125,6 +141,9 @@ def gpu_image(base_images: host_engine.Engine, echo_image: str) -> Iterator[str]
 @pytest.fixture(scope="session")
 def bridge_address(engine: host_engine.Engine, names: None) -> Iterator[str]:
     """The host's address on the bridge of the three engines, 10.77.0.1."""
+    if host_engine.PREPARED in os.environ:
+        yield bridge.HOST_ADDRESS
+        return
     with bridge.bridge() as address:
         yield address
 

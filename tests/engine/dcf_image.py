@@ -56,7 +56,7 @@ def compose(
 
 def build_dcf_image() -> str:
     """The image of compose/Dockerfile, built by the compose file; its name."""
-    image = f"dcf-test-cluster:{uuid.uuid4().hex[:8]}"
+    image = f"dcf-of-this-tree:{uuid.uuid4().hex[:8]}"
     compose("build", environ={"DCF_IMAGE": image, "PIP_CA": own_certificates()}, limit_s=BUILD_S)
     return image
 

@@ -224,7 +224,7 @@ def test_backup(running: Reader) -> None:
 @pytest.fixture
 def composed(base_images: Engine, echo_image: str, dcf_image: str, tmp_path: Path) -> Iterator[Reader]:
     words = {"docker compose": " ".join(compose_command()), "dcf_redis": f"{COMPOSED}_redis"}
-    variables = {"DCF_IMAGE": dcf_image, "DCF_CLUSTER": COMPOSED, "COMPOSE_PROJECT_COMPOSED": COMPOSED}
+    variables = {"DCF_IMAGE": dcf_image, "DCF_CLUSTER": COMPOSED, "COMPOSE_PROJECT_NAME": COMPOSED}
     reader = Reader(tmp_path, words, **variables)
     variables["GATEWAY_PORT"] = reader.cluster.address.rpartition(":")[2]
     reader.environ |= {"GATEWAY_PORT": variables["GATEWAY_PORT"], "DCF_GATEWAY": reader.cluster.address}

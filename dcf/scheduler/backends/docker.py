@@ -151,7 +151,13 @@ class DockerBackend:
 
     async def take_exits(self) -> list[ReplicaExit]:
         """Removes the containers; called by the acting scheduler alone."""
-        return await self._engine.run(self._bury_all)
+        ended = await self._engine.run(self._bury_all)
+        for container_id, exit_ in ended:
+            # It may have ended since the last look; what it held is free now.
+            known = self._replicas.get(exit_.replica.name)
+            if known is not None and known.id == container_id:
+                self._let_go(self._replicas.pop(exit_.replica.name))
+        return [exit_ for _, exit_ in ended]
 
     async def log_tail(self, name: ReplicaName) -> tuple[str, ...]:
         """From the container's log."""
@@ -394,14 +400,14 @@ class DockerBackend:
             api.rename(container_id, f"{self._container_name(name)}.until-{kill_at * 1000:.0f}")
             api.kill(container_id, STOP_SIGNAL)
 
-    def _bury_all(self, api: Api) -> list[ReplicaExit]:
+    def _bury_all(self, api: Api) -> list[tuple[str, ReplicaExit]]:
         exits = []
         for one in self._list(api):
             if one.state == "created" and time.time() - one.created_at > UNFINISHED_AFTER_S:
                 _remove(api, one.id)
             elif one.state in {"exited", "dead"}:
                 try:
-                    exits.append(self._bury(api, one))
+                    exits.append((one.id, self._bury(api, one)))
                 except docker.errors.NotFound:
                     continue
         return exits
