@@ -63,11 +63,9 @@ def choose_gateway(option: str | None, file_gateway: tuple[str, Path] | None = N
 
 def local_gateway() -> str | None:
     """The address of the cluster that runs on this machine with the default state folder."""
-    from dcf.cli.cluster import state_folder
-    from dcf.cluster.state import read_cluster
+    from dcf.cli.cluster import running_address
 
-    facts = read_cluster(state_folder(None))
-    return facts.address if facts and facts.alive else None
+    return running_address() or None
 
 
 def read_token() -> str | None:

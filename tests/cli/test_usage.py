@@ -174,3 +174,13 @@ def _waits_for_input(pid: int) -> bool:
             return file.read().startswith("0 0x0 ")
     except OSError:
         return False
+
+
+def test_commands_go_to_the_swarms_gateway_at_the_port_that_it_was_given(shell: Shell) -> None:
+    facts = {"cluster": "dcf", "port": 8080, "image": "dcf:local", "version": "0", "deployed_at": 0.0}
+    (shell.folder / "state").mkdir()
+    (shell.folder / "state" / "swarm.json").write_text(json.dumps(facts))
+
+    used = json.loads(shell.dcf("config", "show", "--output", "json").stdout)["gateway"]
+
+    assert used == {"address": "127.0.0.1:8080", "namedBy": "the cluster on this machine"}

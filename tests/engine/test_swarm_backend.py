@@ -15,7 +15,7 @@ import pytest
 
 from dcf.domain.function import FunctionSpec
 from dcf.errors import BackendConflictError, BackendError, BackendUnavailableError, CapacityError, ImageNotFoundError
-from dcf.scheduler.backends.contract import ObservedReplica, ReplicaExit, ServiceBackend
+from dcf.scheduler.backends.contract import ObservedReplica, ServiceBackend
 from dcf.scheduler.backends.registry import BackendOptions, open_backend
 from dcf.scheduler.function_memory import FunctionMemory
 from dcf.scheduler.service_mover import ServiceMover
@@ -407,29 +407,3 @@ async def test_an_engine_that_manages_no_swarm_says_what_to_do(place: Services) 
     async with place.open_at(place.engines.url(2)) as backend:
         with pytest.raises(BackendUnavailableError, match=r"not a manager of a Swarm: .*docker node promote"):
             await backend.observe()
-
-
-@pytest.mark.slow
-async def test_what_ran_on_a_lost_node_runs_elsewhere(place: Services, swarm: ServiceBackend) -> None:
-    host = place.engines.hostname(2)
-    spec = await place.make_spec(replicas=3)
-    replicas = await running_first(swarm, spec)
-    lost = {one.name for one in replicas if one.node == host}
-    await asyncio.to_thread(place.engines.cut, 2)
-    try:
-        exits: list[ReplicaExit] = []
-
-        async def look() -> list[ObservedReplica] | None:
-            seen = await swarm.observe()
-            exits.extend(await swarm.take_exits())
-            return seen if len(seen) == 3 and all(one.node != host for one in seen) else None
-
-        await until(look, within_s=60)
-        [node] = [one for one in await swarm.nodes() if one.name == host]
-    finally:
-        await asyncio.to_thread(place.engines.restore, 2)
-
-    assert {(one.replica.name, one.cause) for one in exits} == {(name, f"its node {host} is lost") for name in lost}
-    assert not any(one.replica.stopping for one in exits)
-    assert not node.ready
-    assert "lost" in node.note
