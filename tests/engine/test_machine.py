@@ -172,11 +172,9 @@ def test_the_tasks_of_a_lost_node_run_elsewhere_until_it_is_back(loaded: ThreeEn
     try:
         wait_until(lambda: loaded.state(2) == "down", within_s=LOST_S, what="node 2 to be down")
         wait_until(lambda: _running_on(loaded)[2] == 0, within_s=LOST_S, what="its task to run elsewhere")
-        still = loaded.client(2).containers.list(filters={"name": "sleepers"}) if way == "cut" else []
     finally:
         loaded.restore(2)
 
-    assert len(still) == (1 if way == "cut" else 0)
     assert loaded.state(2) == "ready"
 
 
