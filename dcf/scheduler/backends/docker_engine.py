@@ -22,6 +22,7 @@ from typing import Any, NoReturn, TypeVar
 import docker
 import docker.errors
 import requests.exceptions
+import urllib3.exceptions
 
 from dcf.errors import (
     BackendConflictError,
@@ -111,7 +112,9 @@ class _Listener:
     def run(self) -> None:
         wait_s = RECONNECT_S[0]
         while not self._stopped.is_set():
-            with contextlib.suppress(BackendError, OSError, ValueError), translated_errors():
+            # Whatever it is: events are hints, and a thread that ended would give none any more. (The SDK raises an
+            # AttributeError where its stream is closed under it.)
+            with contextlib.suppress(Exception):
                 api = open_api(self._environ)
                 # No limit on the time of a read: events may be hours apart.
                 api.timeout = None
@@ -156,7 +159,12 @@ def translated_errors() -> Any:
         yield
     except docker.errors.APIError as error:
         raise_as_ours(error)
-    except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
+    except (
+        docker.errors.DockerException,
+        requests.exceptions.RequestException,
+        urllib3.exceptions.HTTPError,
+        OSError,
+    ) as error:
         raise _unavailable(_short(error)) from error
 
 
