@@ -34,7 +34,7 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Every room by itself: real Redis, real processes, real gRPC."""
     _install(session)
-    elsewhere = ("--ignore", "tests/flows", "--ignore", "tests/engine")
+    elsewhere = ("--ignore", "tests/flows", "--ignore", "tests/cluster", "--ignore", "tests/engine")
     session.run("pytest", "tests", *elsewhere, *PARALLEL, "--dist", "loadscope", *session.posargs)
 
 
@@ -43,7 +43,7 @@ def flows(session: nox.Session) -> None:
     """Whole clusters: the main job, the wrong moves, and what must survive a kill."""
     _install(session)
     # A file's tests share a cluster, a browser, an installed OpenCV.
-    session.run("pytest", "tests/flows", *PARALLEL, "--dist", "loadfile", *session.posargs)
+    session.run("pytest", "tests/flows", "tests/cluster", *PARALLEL, "--dist", "loadfile", *session.posargs)
 
 
 @nox.session

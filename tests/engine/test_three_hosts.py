@@ -68,7 +68,7 @@ def test_nothing_is_lost_but_what_was_in_flight_on_what_is_killed(cluster: Stack
     with Callers(cluster, where, at_once=AT_ONCE).calling() as callers:
         two = cluster.running(where)
         cluster.run("function", "scale", where, "4")
-        until(lambda: cluster.function(where)["availableReplicas"] == 4, limit_s=60, what="4 replicas")
+        until(lambda: len(cluster.running(where)) == 4, limit_s=60, what="4 replicas")
         four = cluster.running(where)
         cluster.run("function", "scale", where, "2")
         until(lambda: cluster.info(where)["settled"] and len(cluster.running(where)) == 2, limit_s=60, what="2 again")
@@ -155,6 +155,8 @@ def test_two_gpu_replicas_have_two_gpus_and_the_third_waits(
         until(lambda: callers.number >= 200, what="answers of both")
     assert set(callers.bodies) == {b"GPU-aaaa", b"GPU-bbbb"}
 
+    # They answer before Swarm's health check has seen them.
+    until(lambda: len(cluster.running("seer")) == 2, limit_s=30, what="two tasks run")
     first = next(iter(cluster.running("seer")))
     container = cluster.docker("inspect", "--format", "{{.Status.ContainerStatus.ContainerID}}", first)
     cluster.engines.client(GPU_NODE).containers.get(container).kill()
