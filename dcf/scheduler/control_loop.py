@@ -19,7 +19,7 @@ from typing import NoReturn, Protocol
 
 from dcf.domain.function import FunctionSpec
 from dcf.domain.status import Endpoint, FunctionStatus, NodeStatus
-from dcf.errors import BackendUnavailableError, StoreUnavailableError
+from dcf.errors import BackendError, StoreUnavailableError
 from dcf.lifecycle import open_task_set, running
 from dcf.scheduler.backends.contract import ObservedReplica, ReplicaBackend, ReplicaExit, ServiceBackend
 from dcf.scheduler.backoff import PROVEN_AFTER_S
@@ -257,7 +257,7 @@ async def run_control_loop(
                 if away:
                     log.info("store and backend answer again")
                     away = ""
-            except (StoreUnavailableError, BackendUnavailableError) as error:
+            except (StoreUnavailableError, BackendError) as error:
                 if not away:
                     log.warning("replicas are kept as they are", extra={"reason": str(error)})
                 away = str(error)

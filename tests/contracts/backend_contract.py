@@ -167,6 +167,7 @@ async def test_an_end_that_nobody_asked_for_wakes_the_loop_and_names_its_cause(
     ended = await next_exit(backend)
     assert place.woken > before
     assert (ended.replica.name, ended.replica.stopping) == (replica.name, False)
+    assert ended.replica.address == replica.address
     assert "SIGKILL" in ended.cause
 
 

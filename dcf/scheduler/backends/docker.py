@@ -97,14 +97,18 @@ class DockerBackend:
         self._adopting = True
         self._node: NodeStatus | None = None
         self._node_at = 0.0
-        self._known_images: set[str] = set()
+        self._ended: dict[str, _Replica] = {}
+        """By container id: seen to be gone, and not buried yet."""
 
     async def observe(self) -> list[ObservedReplica]:
         """One question to the engine; also finds what an earlier scheduler started."""
         seen = await self._engine.run(self._list)
         running = {one.labels.get(container.REPLICA, ""): one for one in seen if one.state == "running" and one.ip}
         for name in self._replicas.keys() - running.keys():
-            self._let_go(self._replicas.pop(name))
+            gone = self._replicas.pop(name)
+            self._let_go(gone)
+            # An ended container has no address any more, and its end is told by the one that it had.
+            self._ended[gone.id] = gone
         for name, one in running.items():
             known = self._replicas.get(name)
             if known is None or known.id != one.id:
@@ -408,15 +412,16 @@ class DockerBackend:
             elif one.state in {"exited", "dead"}:
                 try:
                     exits.append((one.id, self._bury(api, one)))
-                except docker.errors.NotFound:
-                    continue
+                except docker.errors.APIError as error:
+                    # Somebody removes it, or could not: the others have their ends to tell all the same.
+                    log.debug("container could not be buried", extra={"container": one.name, "error": str(error)})
         return exits
 
     def _bury(self, api: Api, one: _Seen) -> ReplicaExit:
         state = api.inspect_container(one.id)["State"]
         tail = _read_tail(api, one.id)
         _remove(api, one.id)
-        known = self._replicas.get(one.labels[container.REPLICA])
+        known = self._ended.pop(one.id, None) or self._replicas.get(one.labels[container.REPLICA])
         observed = known.observed if known is not None and known.id == one.id else self._observed(one)
         code = state.get("ExitCode")
         cause = container.explain_exit(
@@ -459,7 +464,7 @@ def _read_tail(api: Api, container_id: str) -> LogTail:
 def _image_labels(api: Api, image: str) -> Mapping[str, str] | None:
     """None where the engine has no such image."""
     try:
-        return api.inspect_image(image)["Config"].get("Labels") or {}
+        return (api.inspect_image(image).get("Config") or {}).get("Labels") or {}
     except docker.errors.ImageNotFound:
         return None
 

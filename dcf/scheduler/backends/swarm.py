@@ -229,6 +229,7 @@ class SwarmBackend:
         for task in picture.tasks.values():
             known = before.get(task.id)
             if picture.is_there(task):
+                self._ended.discard(task.id)  # its node was lost, and is back
                 started_at = known.started_at if known else task.status_at if first else time.time()
                 adopted = known.adopted if known else first
                 self._live[task.id] = observed_replica(task, picture, started_at=started_at, adopted=adopted)
