@@ -19,8 +19,8 @@ from dcf.domain.quantity import parse_duration
 from dcf.errors import InvalidInputError, PayloadTooLargeError
 from dcf.gateway.admin import Admin
 from dcf.gateway.function_log import LogLine
-from dcf.gateway.neighbours import Neighbours
 from dcf.gateway.token import ManagementToken
+from dcf.gateway.trusted_peers import TrustedPeers
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +37,10 @@ Answer = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
 class HttpSystem:
     """Touched only by the event loop of the gateway."""
 
-    def __init__(self, admin: Admin, token: ManagementToken, neighbours: Neighbours) -> None:
+    def __init__(self, admin: Admin, token: ManagementToken, trusted: TrustedPeers) -> None:
         self._admin = admin
         self._token = token
-        self._neighbours = neighbours
+        self._trusted = trusted
         self._closed = ManagementToken(closed=True)
         self._routes: dict[str, dict[str, Answer]] = {
             "functions": {
@@ -149,7 +149,7 @@ class HttpSystem:
         self._token_for(request).check(request.headers.get("Authorization"))
 
     def _token_for(self, request: web.BaseRequest) -> ManagementToken:
-        return self._closed if self._neighbours.include(request.remote) else self._token
+        return self._token if self._trusted.include(request.remote) else self._closed
 
 
 def _json(value: Any, status: int = 200) -> web.Response:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from dcf.errors import ConfigError
-from dcf.gateway.neighbours import Neighbours
+from dcf.gateway.trusted_peers import TrustedPeers
 from dcf.lifecycle import TaskSet
 
 log = logging.getLogger(__name__)
@@ -113,15 +113,15 @@ class _Pipe(asyncio.Protocol):
 class GrpcSockets:
     """Which gRPC server a connection is passed on to; abstract Unix sockets."""
 
-    all: str
-    neighbours: str
-    """Of those that are only allowed to call functions; not used where `who` includes nobody."""
-    who: Neighbours
+    trusted: str
+    others: str
+    """Of those that may call functions and manage nothing; not used where `who` is everybody."""
+    who: TrustedPeers
 
     def of(self, peer: object) -> str:
         """The one for a peer; `peer` is what the transport says of it."""
         host = peer[0] if isinstance(peer, tuple) else None
-        return self.neighbours if self.who.include(host) else self.all
+        return self.trusted if self.who.include(host) else self.others
 
 
 class Listener:

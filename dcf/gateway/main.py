@@ -30,13 +30,13 @@ from dcf.gateway.invoke import Invoker
 from dcf.gateway.links import Links
 from dcf.gateway.listener import GrpcSockets, Listener, open_listener
 from dcf.gateway.metrics import Metrics
-from dcf.gateway.neighbours import Neighbours
 from dcf.gateway.router import Router
 from dcf.gateway.settings import GatewaySettings
 from dcf.gateway.stats import Stats
 from dcf.gateway.stats_publisher import publish, run_stats_publisher
 from dcf.gateway.stopping import Stopping
 from dcf.gateway.token import ManagementToken
+from dcf.gateway.trusted_peers import TrustedPeers
 from dcf.lifecycle import die_with_parent, open_task_set, running, unpack_group, until_signalled
 from dcf.logs import configure_logs
 from dcf.store.contract import CountWriter
@@ -52,7 +52,7 @@ async def serve(settings: GatewaySettings) -> None:
     token = (
         ManagementToken.from_text(settings.token) if settings.token else ManagementToken.from_file(settings.token_file)
     )
-    neighbours = Neighbours.of_this_machine() if settings.refuses_neighbours else Neighbours()
+    trusted = TrustedPeers.of_this_host() if settings.trusts_this_host_alone else TrustedPeers()
     host, port = settings.address()
     grpc_name = f"dcf-gateway-{os.getpid()}-{secrets.token_hex(8)}"
     stopping = Stopping(settings.drain_s)
@@ -64,7 +64,7 @@ async def serve(settings: GatewaySettings) -> None:
         health = Health(sync.synced, stopping)
         invoker.find = sync.look_up
         links = Links(router, stats, invoker.invoke, tasks)
-        system = HttpSystem(admin, token, neighbours)
+        system = HttpSystem(admin, token, trusted)
         metrics = Metrics(admin, router, invoker, settings.gateway_id)
         http_api = HttpApi(invoker, health, system.handle, metrics, stopping)
         await _resume_counts(store, stats)
@@ -77,11 +77,11 @@ async def serve(settings: GatewaySettings) -> None:
                 liveness=links.run_liveness(),
             ),
             open_grpc_api(f"unix-abstract:{grpc_name}", invoker, admin, token, stopping),
-            _open_neighbours_grpc(f"{grpc_name}-n", settings, invoker, admin, stopping) as neighbours_grpc,
+            _open_others_grpc(f"{grpc_name}-others", settings, invoker, admin, stopping) as others_grpc,
             open_http_api(http_api, stopping) as http_protocol,
         ):
             await sync.synced.wait()
-            sockets = GrpcSockets(all=f"\0{grpc_name}", neighbours=neighbours_grpc, who=neighbours)
+            sockets = GrpcSockets(trusted=f"\0{grpc_name}", others=others_grpc, who=trusted)
             listener = Listener(http_protocol, sockets, tasks)
             async with open_listener(listener, host=host, port=port, descriptor=settings.listen_fd):
                 _say_ready(settings.ready_fd)
@@ -92,11 +92,11 @@ async def serve(settings: GatewaySettings) -> None:
 
 
 @asynccontextmanager
-async def _open_neighbours_grpc(
+async def _open_others_grpc(
     name: str, settings: GatewaySettings, invoker: Invoker, admin: Admin, stopping: Stopping
 ) -> AsyncIterator[str]:
     """A gRPC server of their own for those who may manage nothing; its socket, "" where there is no need."""
-    if not settings.refuses_neighbours:
+    if not settings.trusts_this_host_alone:
         yield ""
         return
     async with open_grpc_api(f"unix-abstract:{name}", invoker, admin, ManagementToken(closed=True), stopping):

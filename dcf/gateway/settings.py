@@ -53,8 +53,8 @@ class GatewaySettings:
         return bool(self.token or self.token_file)
 
     @property
-    def refuses_neighbours(self) -> bool:
-        """Whether containers beside this one may not manage: only the published address guards it."""
+    def trusts_this_host_alone(self) -> bool:
+        """Whether others may not manage: no token is set, and a published address guards only what goes through it."""
         return bool(self.published) and not self.has_token and not self.insecure
 
     def address(self) -> tuple[str, int]:

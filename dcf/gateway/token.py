@@ -54,7 +54,7 @@ class ManagementToken:
         """Raise UnauthenticatedError unless the request may manage."""
         if self._closed:
             raise UnauthenticatedError(
-                "this management call comes from another container, and this cluster has no token: "
+                "this management call comes from another container or machine, and this cluster has no token: "
                 "from there functions can be called, and nothing else; set DCF_TOKEN for the gateway to allow more"
             )
         if not self.allows(authorization):

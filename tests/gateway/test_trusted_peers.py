@@ -1,4 +1,4 @@
-"""Who may manage a gateway without a token: not the containers beside it."""
+"""Who may manage a gateway without a token: this host, and nobody else."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import pytest
 
 from dcf.errors import ConfigError, UnauthenticatedError
 from dcf.gateway.listener import GrpcSockets
-from dcf.gateway.neighbours import Neighbours
 from dcf.gateway.settings import GatewaySettings
 from dcf.gateway.token import ManagementToken
+from dcf.gateway.trusted_peers import TrustedPeers
 from tests.gateway.running_gateway import Cluster, Gateway
 
 # A container on two networks: 172.19.0.0/16 with a way out, 172.20.0.0/16 without one.
@@ -20,38 +20,43 @@ eth0\t000014AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0
 
 
 @pytest.mark.parametrize(
-    ("peer", "is_neighbour"),
+    ("peer", "is_trusted"),
     [
-        ("172.19.0.5", True),
-        ("172.20.0.5", True),
-        ("::ffff:172.19.0.5", True),
-        ("172.19.0.1", False),  # the bridge: the host, and whoever comes through its published port
-        ("127.0.0.1", False),
-        ("192.0.2.7", False),
-        ("::1", False),
+        ("172.19.0.1", True),  # the bridge: the host, and whoever comes through its published port
+        ("::ffff:172.19.0.1", True),
+        ("127.0.0.1", True),
+        ("::1", True),
+        ("172.19.0.5", False),
+        ("172.20.0.5", False),
+        ("172.20.0.1", False),
+        ("::ffff:172.19.0.5", False),
+        ("192.0.2.7", False),  # a machine that routes to the container's own address
+        ("2001:db8::7", False),
         ("", False),
         (None, False),
     ],
 )
-def test_neighbours_are_on_the_same_networks_and_not_the_way_out(peer: str | None, is_neighbour: bool) -> None:
-    neighbours = Neighbours.from_routes(ROUTES)
+def test_this_host_is_trusted_and_nobody_else(peer: str | None, is_trusted: bool) -> None:
+    trusted = TrustedPeers.from_routes(ROUTES)
 
-    assert neighbours.include(peer) is is_neighbour
-    assert not Neighbours().include(peer)
-    sockets = GrpcSockets(all="all", neighbours="theirs", who=neighbours)
-    assert sockets.of((peer, 5)) == ("theirs" if is_neighbour else "all")
-    assert sockets.of("") == "all"
+    assert trusted.include(peer) is is_trusted
+    assert TrustedPeers().include(peer)
+    sockets = GrpcSockets(trusted="ours", others="theirs", who=trusted)
+    assert sockets.of((peer, 5)) == ("ours" if is_trusted else "theirs")
+    assert sockets.of("") == "theirs"
 
 
 def test_the_routes_of_this_machine_can_be_read() -> None:
-    assert not Neighbours.of_this_machine().include("127.0.0.1")
+    assert TrustedPeers.of_this_host().include("127.0.0.1")
 
 
 def test_what_is_published_counts_not_what_is_listened_to() -> None:
     inside = GatewaySettings(store_url="x", listen="0.0.0.0:1", published="127.0.0.1:1")
-    assert inside.refuses_neighbours
-    assert not GatewaySettings(store_url="x", listen="0.0.0.0:1", published="0.0.0.0:1", token="t").refuses_neighbours
-    assert not GatewaySettings(store_url="x").refuses_neighbours
+    assert inside.trusts_this_host_alone
+    assert not GatewaySettings(
+        store_url="x", listen="0.0.0.0:1", published="0.0.0.0:1", token="t"
+    ).trusts_this_host_alone
+    assert not GatewaySettings(store_url="x").trusts_this_host_alone
     with pytest.raises(ConfigError, match=r"DCF_PUBLISHED=0\.0\.0\.0:1 is reachable"):
         GatewaySettings(store_url="x", listen="127.0.0.1:1", published="0.0.0.0:1")
     with pytest.raises(ConfigError, match="HOST:PORT"):
@@ -69,7 +74,7 @@ def test_a_token_may_be_given_itself() -> None:
 
 
 def test_nobody_manages_a_closed_gateway() -> None:
-    with pytest.raises(UnauthenticatedError, match="from another container"):
+    with pytest.raises(UnauthenticatedError, match="from another container or machine"):
         ManagementToken(closed=True).check("Bearer anything")
     assert not ManagementToken(closed=True).allows("Bearer anything")
 
