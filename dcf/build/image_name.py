@@ -66,4 +66,10 @@ def image_name(config: FunctionConfig) -> ImageName:
     registry = config.docker_registry.split("://")[-1].strip("/")
     if registry and not text.startswith(f"{registry}/"):
         text = f"{registry}/{text}"
-    return parse_image_name(text)
+    name = parse_image_name(text)
+    if registry and not name.registry:
+        raise BuildError(
+            f"docker_registry: {registry} names no host: expected such as registry.example.org:5000, "
+            f"or docker.io/{registry} for Docker Hub"
+        )
+    return name

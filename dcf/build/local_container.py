@@ -20,7 +20,7 @@ from docker.errors import APIError
 from docker.types import DeviceRequest
 
 from dcf.build.engine import open_engine
-from dcf.domain.image import PIDS_LIMIT, SHM_BYTES, STOP_SIGNAL, TMP_OPTIONS, WATCHER_PORT
+from dcf.domain.image import CONFINEMENT, STOP_SIGNAL, WATCHER_PORT
 from dcf.errors import BuildError
 from dcf.lifecycle import die_with_parent
 
@@ -47,13 +47,8 @@ class LocalContainer:
 @contextmanager
 def _running(api: Any, wanted: LocalContainer) -> Iterator[str]:
     host = api.create_host_config(
+        **CONFINEMENT,
         port_bindings={WATCHER_PORT: ("127.0.0.1", wanted.port)},
-        read_only=True,
-        tmpfs={"/tmp": TMP_OPTIONS},
-        security_opt=["no-new-privileges"],
-        cap_drop=["ALL"],
-        pids_limit=PIDS_LIMIT,
-        shm_size=SHM_BYTES,
         mem_limit=wanted.memory_bytes,
         memswap_limit=wanted.memory_bytes,
         nano_cpus=round(wanted.cpus * 1e9) if wanted.cpus else None,

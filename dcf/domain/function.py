@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -27,6 +28,9 @@ from dcf.errors import InvalidInputError
 MAX_REPLICAS = 1000
 MAX_CONCURRENCY = 10_000
 MAX_BATCH = 1024
+MAX_ENVIRONMENT_BYTES = 120 * 1024
+"""Of all variables as JSON: they travel in one, and Linux starts no program with one of 128 KiB."""
+_CONSTRAINT = re.compile(r"(node|engine)\.[\w.-]+\s*(==|!=)\s*\S.*|spread=(node|engine)\.[\w.-]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +179,10 @@ def parse_spec(data: dict[str, Any]) -> FunctionSpec:
             raise InvalidInputError(f"envVars: the value of {key!r} holds a NUL character, which no environment can")
         if key.startswith("DCF_") or not key or "=" in key or "\0" in key:
             raise InvalidInputError(f"envVars: {key!r} is not allowed; names that begin with DCF_ are DCF's own")
+    if (size := len(json.dumps(environment, ensure_ascii=False).encode())) > MAX_ENVIRONMENT_BYTES:
+        raise InvalidInputError(
+            f"envVars: {size} bytes in all; expected at most {MAX_ENVIRONMENT_BYTES}: give large values as a file"
+        )
     limits = parse_limits(_dict(data, "limits"))
     if "CUDA_VISIBLE_DEVICES" in environment and limits.get("gpu", "0") != "0":
         raise InvalidInputError(
@@ -191,7 +199,7 @@ def parse_spec(data: dict[str, Any]) -> FunctionSpec:
         environment=environment,
         labels=_mapping(data, "labels"),
         annotations=_mapping(data, "annotations"),
-        constraints=_texts(data, "constraints"),
+        constraints=_constraints(data),
         secrets=_texts(data, "secrets"),
         registry_auth=_text(data, "registryAuth"),
         limits=limits,
@@ -248,6 +256,17 @@ _KNOWN_FIELDS = {
     "concurrency", "workers", "timeout", "startTimeout", "killAfter", "queue", "maxPayload", "debug", "scaling",
     "batch",
 }  # fmt: skip
+
+
+def _constraints(data: dict[str, Any]) -> tuple[str, ...]:
+    texts = _texts(data, "constraints")
+    for text in texts:
+        if not _CONSTRAINT.fullmatch(text.strip()):
+            raise InvalidInputError(
+                f"constraints: {text!r} is not allowed: expected such as node.labels.zone==a, node.hostname!=box3 "
+                "or spread=node.labels.rack"
+            )
+    return texts
 
 
 def _batch(data: dict[str, Any]) -> tuple[int, float]:

@@ -8,6 +8,9 @@ its container at the start: `replica_environment`.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
 from dcf.domain.function import FunctionSpec
 
@@ -22,13 +25,23 @@ FUNCTION_LABEL = "dcf.function"
 WATCHER_PORT = 32223
 """Where the watcher in a container listens; one after the gateway's own."""
 
-
 PIDS_LIMIT = 4096
 """Processes and threads: a large model with its thread pools stays far below, a fork bomb does not."""
 SHM_BYTES = 1024**3
 """Of /dev/shm; Docker's own 64 MiB are too little for PyTorch's data loaders. It counts as memory once it is used."""
 TMP_OPTIONS = "rw,exec,nosuid,nodev,mode=1777"
 """Of /tmp, the one writable folder: with exec, for what compiles kernels at run time."""
+CONFINEMENT: Mapping[str, Any] = MappingProxyType(
+    {
+        "read_only": True,
+        "tmpfs": {"/tmp": TMP_OPTIONS},
+        "security_opt": ["no-new-privileges"],
+        "cap_drop": ["ALL"],
+        "pids_limit": PIDS_LIMIT,
+        "shm_size": SHM_BYTES,
+    }
+)
+"""What a function's container may do, in the words of the Docker SDK; its user is the image's."""
 STOP_SIGNAL = "SIGTERM"
 """Tells a watcher to drain."""
 
@@ -44,7 +57,7 @@ def replica_environment(spec: FunctionSpec, *, replica: str, listen: str, log_fi
         "DCF_FUNCTION": spec.name,
         "DCF_REPLICA": replica,
         "DCF_LISTEN": listen,
-        "DCF_ENVIRONMENT": json.dumps(spec.environment),
+        "DCF_ENVIRONMENT": json.dumps(spec.environment, ensure_ascii=False),
         "DCF_WORKERS": str(spec.workers),
         "DCF_BATCH_MAX_SIZE": str(spec.batch_max_size),
         "DCF_BATCH_MAX_WAIT_S": repr(spec.batch_max_wait_s),

@@ -128,7 +128,7 @@ class ControlLoop:
             return
         log.warning("replica ended", extra={**fields, "cause": one.cause})
         function = self._functions.get(replica.function)
-        if function is None or function.made_of != made_of(replica):
+        if function is None or function.made_of != made_of(replica) or one.found_dead:
             return
         ready_for_s = time.monotonic() - report.ready_since if report.ready_since is not None else 0.0
         function.on_exit(one, ready_for_s=ready_for_s, now_s=time.time())

@@ -36,6 +36,8 @@ class FunctionMemory:
     waiting: str = ""
     """Why no more replicas can be placed now, such as "no GPU free: ..."; "" where nothing is in the way."""
     written: FunctionStatus | None = None
+    service_revision: int = 0
+    """Of the spec with which the service was written last; 0: not by this leader."""
     deleted: bool = False
     """Its status and endpoints are out of the store."""
 

@@ -13,7 +13,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from dcf.domain.function import FunctionSpec
-from dcf.errors import BackendError, BackendUnavailableError, CapacityError, ImageNotFoundError, ImagePendingError
+from dcf.errors import (
+    BackendConflictError,
+    BackendError,
+    BackendUnavailableError,
+    CapacityError,
+    ImageNotFoundError,
+    ImagePendingError,
+)
 from dcf.scheduler.backends.contract import ObservedReplica, ReplicaBackend, ReplicaPlan
 from dcf.scheduler.function_memory import FunctionMemory
 from dcf.scheduler.reconciler import Decision, ReplicaView, reconcile
@@ -84,8 +91,8 @@ class ReplicaMover:
                 started.append(await self._backend.start(plan))
             except BackendUnavailableError:
                 raise
-            except (CapacityError, ImagePendingError) as error:
-                # No failed start: it is placed as soon as there is room, and each turn looks.
+            except (CapacityError, ImagePendingError, BackendConflictError) as error:
+                # No failed start: it is placed as soon as it can be, and each turn looks.
                 memory.waiting = str(error)
                 break
             except BackendError as error:

@@ -74,6 +74,7 @@ class ServiceMover:
         if service is None:
             if now_s >= memory.backoff.next_at:
                 await self._backend.create(spec)
+                memory.service_revision = spec.revision
                 log.info("service was created", extra=fields)
         elif (service.uid, service.generation, service.digest) != made_of(spec):
             # A version that could not start is rolled back, and tried again, as any start that fails, but not at once;
@@ -87,7 +88,13 @@ class ServiceMover:
                     await self._scale(spec, service)
                 return
             await self._backend.update(spec)
+            memory.service_revision = spec.revision
             log.info("service was updated", extra=fields)
+        elif memory.backoff.image_missing and spec.registry_auth and memory.service_revision != spec.revision:
+            # Deployed again for its login alone, which no digest has: the machines pull with what was written last.
+            await self._backend.update(spec)
+            memory.service_revision = spec.revision
+            log.info("service was given another login", extra=fields)
         elif service.waiting or not service.updating:
             # What is written while an update is under way is what its roll-back would go back to: better its end is
             # waited for. One that waits for a machine may have none before there are fewer replicas.

@@ -66,6 +66,12 @@ def test_the_name_is_made_of_registry_and_image(
     assert plan.own_tag == (own_tag or f"{repository}:latest")
 
 
+def test_a_registry_without_a_host_is_refused(echo: LoadEcho) -> None:
+    # Docker would take `team/echo` for one of Docker Hub.
+    with pytest.raises(BuildError, match=r"docker_registry: team names no host.*docker\.io/team"):
+        plan_image(echo("docker_registry: team"))
+
+
 @pytest.mark.parametrize(
     ("image", "word"),
     [("Echo", "lower-case"), ("a b", "lower-case"), ("echo:", "lower-case"), ("bundle:echo@0123456789ab", "bundle"),

@@ -67,6 +67,8 @@ def test_scaling_is_kept_and_its_minimum_runs() -> None:
         ({"limits": []}, ""), ({"limits": [1]}, "limits"), ({"requests": {"gpu": "²"}}, "limits.gpu"),
         ({"envVars": {"DCF_X": "1"}}, "DCF_X"), ({"envVars": {"A=B": "1"}}, "A=B"), ({"envVars": {"A": 1}}, "envVars"),
         ({"envVars": {"A": "b\0"}}, "envVars"), ({"secrets": "s"}, "secrets"), ({"debug": "yes"}, "debug"),
+        ({"envVars": {"A": "b" * 130_000}}, "expected at most 122880"), ({"constraints": ["spread="]}, "constraints"),
+        ({"constraints": ["node.role=worker"]}, "spread="), ({"constraints": ["role==worker"]}, "'role==worker'"),
         ({"scaling": 3}, "scaling"), ({"scaling": {"min": "many"}}, "scaling.min"),
         ({"scaling": {"min": 10**9}}, "scaling.min"), ({"scaling": {"min": 1}, "replicas": 1}, "replicas and scaling"),
     ],
@@ -79,6 +81,12 @@ def test_wrong_field_is_named(wrong: dict[str, Any], named: str) -> None:
         parse_spec(SMALL | wrong)
 
     assert named in caught.value.message
+
+
+def test_constraints_are_as_swarm_takes_them() -> None:
+    right = ["node.labels.zone==a", "node.hostname != box3", "engine.labels.disk==ssd", "spread=node.labels.rack"]
+
+    assert parse_spec(SMALL | {"constraints": right}).constraints == tuple(right)
 
 
 def test_successor_carries_the_identity_on() -> None:

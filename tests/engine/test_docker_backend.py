@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager
@@ -16,7 +17,7 @@ from dcf.errors import BackendUnavailableError, CapacityError, ImageNotFoundErro
 from dcf.scheduler.backends.contract import ObservedReplica, ReplicaBackend, ReplicaPlan
 from dcf.scheduler.backends.registry import BackendOptions, open_backend
 from tests.contracts.backend_contract import *  # noqa: F403
-from tests.contracts.backend_contract import SLEEPS, AnyBackend, call, next_exit, start_one, until_ready
+from tests.contracts.backend_contract import AnyBackend, call, next_exit, start_one, until_ready
 from tests.contracts.replica_contract import *  # noqa: F403
 from tests.engine.containers import make_image, remove_containers
 from tests.engine.host_engine import Engine
@@ -211,6 +212,45 @@ async def test_each_replica_has_a_gpu_of_its_own_and_the_third_waits(
     assert third.gpus == first.gpus
 
 
+async def test_a_paused_replica_and_another_cluster_keep_their_gpus(
+    place: Containers, gpu_backend: tuple[ReplicaBackend, FunctionSpec], gpu_image: str
+) -> None:
+    backend, spec = gpu_backend
+    first = await backend.start(ReplicaPlan(spec=spec, ordinal=0))
+    [taken] = first.gpus
+    [free] = {"GPU-aaaa", "GPU-bbbb"} - {taken}
+    client = place.engine.client
+    labels = {"dcf.cluster": "another", "dcf.replica": "x-g1-0", "dcf.gpus": free}
+    other = client.containers.run(gpu_image, entrypoint=["sleep", "60"], labels=labels, name="another-x", detach=True)
+    mine = client.containers.get(f"{CLUSTER}-{first.name}")
+    mine.pause()
+    try:
+        with pytest.raises(CapacityError, match="no GPU free: 2 of 2 are held by another-x, seer-g1-0"):
+            await backend.start(ReplicaPlan(spec=spec, ordinal=1))
+        assert [one.name for one in await backend.observe()] == [first.name], "a paused one is there, and silent"
+        other.remove(force=True)
+        second = await backend.start(ReplicaPlan(spec=spec, ordinal=1))
+        assert second.gpus == (free,)
+    finally:
+        with contextlib.suppress(docker.errors.NotFound):
+            other.remove(force=True)
+        mine.unpause()
+
+
+async def test_what_had_ended_before_the_scheduler_came_was_no_failed_start(
+    place: Containers, backend: ReplicaBackend
+) -> None:
+    replica = await start_one(backend, await place.make_spec())
+    await place.kill(replica)
+    async with place.open() as another:
+        [found] = await another.take_exits()  # type: ignore[union-attr]
+
+    assert (found.replica.name, found.found_dead, found.code) == (replica.name, True, -9)
+    fresh = await start_one(backend, await place.make_spec())
+    await place.kill(fresh)
+    assert not (await next_exit(backend)).found_dead
+
+
 async def test_a_gpu_that_is_not_in_the_container_is_refused_by_the_watcher(
     place: Containers, gpus: tuple[str, ...], echo_image: str
 ) -> None:
@@ -242,4 +282,3 @@ async def test_a_container_of_another_cluster_is_left_alone(place: Containers, b
         other.remove(force=True)
     with pytest.raises(docker.errors.NotFound):
         other.reload()
-    _ = SLEEPS

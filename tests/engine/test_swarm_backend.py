@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import dataclasses
 import hashlib
+import json
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
@@ -25,6 +27,7 @@ from tests.engine.containers import make_image
 from tests.engine.function_images import SEES, build_gpu_image
 from tests.engine.host_engine import GPUS, Engine
 from tests.engine.overlay import reachable_overlay
+from tests.engine.registry import Registry
 from tests.engine.three_engines import GPU_NODE, NODES, ThreeEngines
 from tests.scheduler.processes import ECHO, RAISES, make_spec, until
 
@@ -283,6 +286,34 @@ async def test_an_image_that_no_node_has_is_said(place: Services, swarm: Service
     assert swarm.services()["echo"].generation == 1
 
 
+async def test_another_deploy_with_a_login_mends_one_without(
+    place: Services, swarm: ServiceBackend, locked_registry: Registry, base_images: Engine, echo_image: str
+) -> None:
+    login = {"username": locked_registry.user, "password": locked_registry.password}
+    image = locked_registry.name_of("dcf-locked:1")
+    base_images.client.images.get(echo_image).tag(image)
+    assert "error" not in str(base_images.client.api.push(image, auth_config=login))
+    without = make_spec("echo", image)
+    encoded = base64.urlsafe_b64encode(json.dumps(login | {"serveraddress": locked_registry.address}).encode())
+    with_login = dataclasses.replace(without, registry_auth=encoded.decode(), revision=without.revision + 1)
+    mover, memory = ServiceMover(swarm), FunctionMemory()
+    memory.meet(without, 0.0)
+    try:
+        await swarm.observe()
+        await mover.move(without, [], memory, publish=_publish_nothing, look=lambda started: [], now_s=0.0)
+        failed = await next_exit(swarm)
+        assert failed.image_missing
+        memory.on_exit(failed, ready_for_s=0.0, now_s=1.0)
+
+        await swarm.observe()
+        await mover.move(with_login, [], memory, publish=_publish_nothing, look=lambda started: [], now_s=1.0)
+
+        [replica] = await replicas_of(swarm, lambda seen: len(seen) == 1)
+        await until_ready(replica)
+    finally:
+        base_images.client.images.remove(image)
+
+
 async def test_a_bundle_is_no_image(swarm: ServiceBackend) -> None:
     with pytest.raises(ImageNotFoundError, match="dcf function build"):
         await swarm.create(make_spec("echo", "bundle:echo@ffffffffffff"))
@@ -306,6 +337,25 @@ async def test_two_replicas_have_gpus_of_their_own_and_the_third_waits(place: Se
     assert used == tuple(sorted(GPUS))
     await swarm.remove("one")
     await replicas_of(swarm, lambda seen: any(one.function == "three" for one in seen))
+
+
+async def test_a_gpu_function_whose_image_is_gone_keeps_no_other_waiting(
+    place: Services, swarm: ServiceBackend
+) -> None:
+    gone = make_spec("gone", "nowhere.invalid/gone:1", limits={"gpu": "1"})
+
+    async def look() -> str:
+        await swarm.observe()
+        with pytest.raises(CapacityError) as caught:
+            await swarm.create(gone)
+        return str(caught.value) if "nowhere.invalid" in str(caught.value).partition("says")[2] else ""
+
+    said = await until(look, within_s=30)
+    await create_with_gpu(swarm, await place.make_gpu_spec("seer"))
+
+    assert "must join the cluster's network first" in said
+    [replica] = await replicas_of(swarm, lambda seen: len(seen) == 1)
+    await until_ready(replica)
 
 
 async def test_a_gpu_that_a_node_promises_and_has_not_is_explained(place: Services, swarm: ServiceBackend) -> None:

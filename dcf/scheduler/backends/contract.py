@@ -78,6 +78,8 @@ class ReplicaExit:
     """Its last lines, at most 20, oldest first."""
     image_missing: bool = False
     """It never ran: its image is not there, or its machine could not fetch it."""
+    found_dead: bool = False
+    """It had ended before this scheduler looked, as all do when a machine starts again: no failed start."""
 
 
 class Backend(Protocol):

@@ -10,40 +10,31 @@ can still be changed.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import re
-import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-import docker.errors
-from docker.types import DeviceRequest
-
-from dcf.domain.function import replica_digest
-from dcf.domain.image import FORMAT, FORMAT_LABEL, PIDS_LIMIT, SHM_BYTES, STOP_SIGNAL, TMP_OPTIONS
+from dcf.domain.image import FORMAT, FORMAT_LABEL
 from dcf.domain.names import ReplicaName, parse_bundle_reference
 from dcf.domain.status import NodeStatus
-from dcf.errors import BackendConflictError, BackendError, ImageNotFoundError, ImagePendingError
+from dcf.errors import BackendError, ImageNotFoundError, ImagePendingError
 from dcf.scheduler.backends import container
 from dcf.scheduler.backends.contract import ObservedReplica, ReplicaExit, ReplicaPlan
-from dcf.scheduler.backends.docker_engine import Api, DockerEngine
-from dcf.scheduler.backends.gpu_ledger import choose_gpus
+from dcf.scheduler.backends.docker_containers import Buried, Containers, Found, image_labels, kill, read_tail
+from dcf.scheduler.backends.docker_engine import DockerEngine
 from dcf.scheduler.backends.gpu_source import find_gpus
 from dcf.scheduler.backends.image_fetcher import ImageFetcher
-from dcf.scheduler.backends.log_lines import TAIL_LINES, LogTail, read_lines
 
 log = logging.getLogger(__name__)
 
-UNFINISHED_AFTER_S = 60.0
-"""A container that was made and not started belongs to a start under way, or to one that was killed."""
 INFO_S = 60.0
 """Machines do not grow; GPUs are looked for as rarely."""
+KILL_AGAIN_S = 5.0
+"""After the end of its grace: the engine was away when it was to be killed."""
 POLL_S = 0.05
-_DRAINING = re.compile(r"\.until-(?P<at>\d+)$")
 
 
 @dataclass(slots=True)
@@ -57,53 +48,28 @@ class _Replica:
     kill_timer: asyncio.TimerHandle | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Seen:
-    """One container of ours, as the engine lists it."""
-
-    id: str
-    name: str
-    state: str
-    created_at: float
-    labels: Mapping[str, str] = field(default_factory=dict)
-    ip: str = ""
-
-    @property
-    def kill_at(self) -> float | None:
-        found = _DRAINING.search(self.name)
-        return int(found["at"]) / 1000 if found else None
-
-
 class DockerBackend:
     """The ReplicaBackend of one engine. Touched only by the event loop of the scheduler."""
 
-    def __init__(
-        self,
-        engine: DockerEngine,
-        fetcher: ImageFetcher,
-        *,
-        cluster: str,
-        network: str,
-        gpus: str,
-        on_change: Callable[[], None],
-    ) -> None:
+    def __init__(self, engine: DockerEngine, fetcher: ImageFetcher, containers: Containers, *, gpus: str) -> None:
         self._engine = engine
         self._fetcher = fetcher
-        self._cluster = cluster
-        self._network = network
+        self._containers = containers
         self._gpus_setting = gpus
-        self._on_change = on_change
+        self._opened_at = time.time()
         self._replicas: dict[str, _Replica] = {}
+        self._ended: dict[str, _Replica] = {}
+        """By container id: seen to be gone, and not buried yet."""
         self._adopting = True
         self._node: NodeStatus | None = None
         self._node_at = 0.0
-        self._ended: dict[str, _Replica] = {}
-        """By container id: seen to be gone, and not buried yet."""
 
     async def observe(self) -> list[ObservedReplica]:
         """One question to the engine; also finds what an earlier scheduler started."""
-        seen = await self._engine.run(self._list)
-        running = {one.labels.get(container.REPLICA, ""): one for one in seen if one.state == "running" and one.ip}
+        seen = await self._engine.run(self._containers.find)
+        # A paused one is there, and silent, which is for its Watch stream to say.
+        there = [one for one in seen if one.state in {"running", "paused"} and one.ip]
+        running = {one.labels[container.REPLICA]: one for one in there}
         for name in self._replicas.keys() - running.keys():
             gone = self._replicas.pop(name)
             self._let_go(gone)
@@ -120,6 +86,9 @@ class DockerBackend:
                 known.kill_at = one.kill_at
                 self._set_kill_timer(known)
         self._adopting = False
+        for replica in self._replicas.values():
+            if replica.kill_at is not None and time.time() > replica.kill_at + KILL_AGAIN_S:
+                self._kill(replica.id)
         return [self._shown(replica) for replica in self._replicas.values()]
 
     async def start(self, plan: ReplicaPlan) -> ObservedReplica:
@@ -127,16 +96,12 @@ class DockerBackend:
         if plan.name in self._replicas:
             return self._shown(self._replicas[plan.name])
         await self._require_image(plan)
-        gpus: tuple[str, ...] = ()
-        if plan.spec.gpu_count:
-            node = await self._look_at_node()
-            held = {name: one.observed.gpus for name, one in self._replicas.items()}
-            gpus = choose_gpus(node.gpus, held, plan.spec.gpu_count)
+        gpus = (await self._look_at_node()).gpus if plan.spec.gpu_count else ()
         if plan.spec.secrets:
             raise BackendError(
                 f"secrets ({', '.join(plan.spec.secrets)}) are kept by a Swarm: this cluster runs on one engine without"
             )
-        one, adopted = await self._engine.run(lambda api: self._create(api, plan, gpus))
+        one, adopted = await self._engine.run(lambda api: self._containers.start(api, plan, gpus))
         replica = _Replica(one.id, replace(self._observed(one), adopted=adopted), one.labels, one.kill_at)
         self._keep(replica)
         return self._shown(replica)
@@ -149,19 +114,30 @@ class DockerBackend:
         kill_at = time.time() + grace_s
         if replica.kill_at is not None and replica.kill_at <= kill_at:
             return
+        # First the word, then the note of it: one that the engine did not take is said again.
+        await self._engine.run(lambda api: self._containers.tell_to_drain(api, replica.id, name, kill_at))
         replica.kill_at = kill_at
         self._set_kill_timer(replica)
-        await self._engine.run(lambda api: self._tell_to_drain(api, replica.id, name, kill_at))
 
     async def take_exits(self) -> list[ReplicaExit]:
         """Removes the containers; called by the acting scheduler alone."""
-        ended = await self._engine.run(self._bury_all)
-        for container_id, exit_ in ended:
-            # It may have ended since the last look; what it held is free now.
-            known = self._replicas.get(exit_.replica.name)
-            if known is not None and known.id == container_id:
-                self._let_go(self._replicas.pop(exit_.replica.name))
-        return [exit_ for _, exit_ in ended]
+        return [self._exit(one) for one in await self._engine.run(self._containers.bury)]
+
+    def _exit(self, one: Buried) -> ReplicaExit:
+        name = one.found.labels[container.REPLICA]
+        known = self._ended.pop(one.found.id, None)
+        if known is None and name in self._replicas and self._replicas[name].id == one.found.id:
+            # It ended since the last look; what it held is free now.
+            known = self._replicas.pop(name)
+            self._let_go(known)
+        observed = known.observed if known is not None else self._observed(one.found)
+        return ReplicaExit(
+            replica=replace(observed, stopping=one.found.kill_at is not None),
+            code=one.code,
+            cause=one.cause,
+            log_tail=one.tail.lines,
+            found_dead=known is None and one.found.created_at < self._opened_at,
+        )
 
     async def log_tail(self, name: ReplicaName) -> tuple[str, ...]:
         """From the container's log."""
@@ -169,7 +145,7 @@ class DockerBackend:
         if replica is None:
             return ()
         try:
-            return (await self._engine.run(lambda api: _read_tail(api, replica.id))).lines
+            return (await self._engine.run(lambda api: read_tail(api, replica.id))).lines
         except BackendError:
             return ()
 
@@ -189,14 +165,17 @@ class DockerBackend:
 
     async def stop_all(self, *, grace_s: float) -> int:
         """Also what an earlier scheduler left, and the network if it is ours."""
-        names = [replica.name for replica in await self.observe()]
+        names = {replica.name for replica in await self.observe()}
         for name in names:
             await self.stop(name, grace_s=grace_s)
         deadline = asyncio.get_running_loop().time() + grace_s + 10.0
-        while await self.observe() and asyncio.get_running_loop().time() < deadline:
+        # For those alone: a scheduler that still acts may start others meanwhile.
+        while names & {replica.name for replica in await self.observe()}:
+            if asyncio.get_running_loop().time() > deadline:
+                break
             await asyncio.sleep(POLL_S)  # a one-shot at the end of a cluster: nothing else waits for this loop
         await self.take_exits()
-        await self._engine.run(self._remove_network)
+        await self._engine.run(self._containers.remove_rest)
         return len(names)
 
     def close(self) -> None:
@@ -215,7 +194,7 @@ class DockerBackend:
     def _shown(self, replica: _Replica) -> ObservedReplica:
         return replace(replica.observed, stopping=replica.kill_at is not None)
 
-    def _observed(self, one: _Seen) -> ObservedReplica:
+    def _observed(self, one: Found) -> ObservedReplica:
         labels = one.labels
         return ObservedReplica(
             name=ReplicaName(labels[container.REPLICA]),
@@ -229,7 +208,7 @@ class DockerBackend:
             grace_s=container.grace_of(labels),
             stopping=one.kill_at is not None,
             adopted=self._adopting,
-            gpus=tuple(gpu for gpu in labels.get(container.GPUS, "").split(",") if gpu),
+            gpus=one.gpus,
         )
 
     def _let_go(self, replica: _Replica) -> None:
@@ -243,7 +222,7 @@ class DockerBackend:
         replica.kill_timer = loop.call_later(left_s, self._kill, replica.id)
 
     def _kill(self, container_id: str) -> None:
-        self._engine.run_later(lambda api: _kill(api, container_id))
+        self._engine.run_later(lambda api: kill(api, container_id))
 
     async def _require_image(self, plan: ReplicaPlan) -> None:
         image = plan.spec.image
@@ -252,7 +231,7 @@ class DockerBackend:
                 f"{image} is a bundle, and this cluster runs functions as containers: "
                 "run `dcf function build --backend docker`, then deploy"
             )
-        labels = await self._engine.run(lambda api: _image_labels(api, image))
+        labels = await self._engine.run(lambda api: image_labels(api, image))
         if labels is None:
             progress = self._fetcher.fetch(image, plan.spec.registry_auth)
             raise ImagePendingError(f"image {image} is being fetched: {progress}")
@@ -278,196 +257,6 @@ class DockerBackend:
             self._node_at = now
         return self._node
 
-    # --- in the engine's thread
-
-    def _list(self, api: Api) -> list[_Seen]:
-        ours = {"label": [f"{container.CLUSTER}={self._cluster}", container.REPLICA]}
-        seen = []
-        for one in api.containers(all=True, filters=ours):
-            networks = (one.get("NetworkSettings") or {}).get("Networks") or {}
-            seen.append(
-                _Seen(
-                    id=one["Id"],
-                    name=one["Names"][0].lstrip("/") if one.get("Names") else "",
-                    state=one["State"],
-                    created_at=float(one["Created"]),
-                    labels=one["Labels"],
-                    ip=(networks.get(self._network) or {}).get("IPAddress", ""),
-                )
-            )
-        return seen
-
-    def _container_name(self, name: ReplicaName) -> str:
-        return f"{self._cluster}-{name}"
-
-    def _create(self, api: Api, plan: ReplicaPlan, gpus: tuple[str, ...]) -> tuple[_Seen, bool]:
-        """The container, and whether somebody else had made this very replica already."""
-        self._make_network(api)
-        name = self._container_name(plan.name)
-        arguments = self._arguments(plan, gpus)
-        try:
-            made = api.create_container_from_config(arguments(api), name)
-        except docker.errors.APIError as error:
-            if error.status_code != 409:
-                raise
-            return self._adopt(api, plan, name)
-        try:
-            api.start(made["Id"])
-        except BaseException:
-            with contextlib.suppress(docker.errors.APIError):
-                api.remove_container(made["Id"], force=True, v=True)
-            raise
-        return self._inspect(api, made["Id"]), False
-
-    def _adopt(self, api: Api, plan: ReplicaPlan, name: str) -> tuple[_Seen, bool]:
-        """The container of that name, if it is this replica and runs; else it is in the way and goes."""
-        facts = api.inspect_container(name)
-        labels = facts["Config"]["Labels"] or {}
-        if labels.get(container.CLUSTER) != self._cluster:
-            raise BackendError(f"a container named {name} is there, and is not of this cluster: remove or rename it")
-        if facts["State"]["Running"] and labels.get(container.DIGEST) == replica_digest(plan.spec):
-            return self._inspect(api, facts["Id"]), True
-        api.remove_container(facts["Id"], force=True, v=True)
-        raise BackendConflictError(f"a container named {name} of an earlier start was in the way, and is removed now")
-
-    def _inspect(self, api: Api, container_id: str) -> _Seen:
-        facts = api.inspect_container(container_id)
-        networks = facts["NetworkSettings"]["Networks"] or {}
-        return _Seen(
-            id=facts["Id"],
-            name=facts["Name"].lstrip("/"),
-            state=facts["State"]["Status"],
-            created_at=time.time(),
-            labels=facts["Config"]["Labels"],
-            ip=(networks.get(self._network) or {}).get("IPAddress", ""),
-        )
-
-    def _arguments(self, plan: ReplicaPlan, gpus: tuple[str, ...]) -> Callable[[Api], dict[str, Any]]:
-        spec, limits = plan.spec, container.Limits.of(plan.spec)
-        # Another port for every start: addresses of containers are given out again, and must not be taken for them.
-        port = 20_000 + secrets.randbelow(40_000)
-        labels = container.function_labels(spec, self._cluster, grace_s=plan.grace_s) | {
-            container.REPLICA: plan.name,
-            container.ORDINAL: str(plan.ordinal),
-            container.PORT: str(port),
-            container.GPUS: ",".join(gpus),
-        }
-
-        def arguments(api: Api) -> dict[str, Any]:
-            host = api.create_host_config(
-                network_mode=self._network,
-                read_only=True,
-                tmpfs={"/tmp": TMP_OPTIONS},
-                security_opt=["no-new-privileges"],
-                cap_drop=["ALL"],
-                pids_limit=PIDS_LIMIT,
-                shm_size=SHM_BYTES,
-                mem_limit=limits.memory_bytes,
-                memswap_limit=limits.memory_bytes,
-                mem_reservation=limits.memory_reserved_bytes,
-                nano_cpus=round(limits.cpus * 1e9) if limits.cpus else None,
-                restart_policy={"Name": "no"},
-                log_config={"type": "json-file", "config": {"max-size": "8m", "max-file": "2"}},
-                device_requests=[DeviceRequest(device_ids=list(gpus), capabilities=[["gpu"]])] if gpus else None,
-            )
-            config: dict[str, Any] = api.create_container_config(
-                image=spec.image,
-                command=None,
-                labels=labels,
-                environment=container.container_environment(spec, replica=plan.name, port=port, gpus=gpus),
-                hostname=_hostname(plan.name),
-                host_config=host,
-                stop_signal=STOP_SIGNAL,
-                networking_config=api.create_networking_config({self._network: api.create_endpoint_config()}),
-            )
-            return config
-
-        return arguments
-
-    def _make_network(self, api: Api) -> None:
-        try:
-            api.inspect_network(self._network)
-        except docker.errors.NotFound:
-            with contextlib.suppress(docker.errors.APIError):  # another scheduler was faster
-                api.create_network(
-                    self._network, driver="bridge", check_duplicate=True, labels={container.CLUSTER: self._cluster}
-                )
-
-    def _remove_network(self, api: Api) -> None:
-        with contextlib.suppress(docker.errors.APIError):  # others are in it, or it is gone
-            facts = api.inspect_network(self._network)
-            if (facts.get("Labels") or {}).get(container.CLUSTER) == self._cluster:
-                api.remove_network(self._network)
-
-    def _tell_to_drain(self, api: Api, container_id: str, name: ReplicaName, kill_at: float) -> None:
-        with contextlib.suppress(docker.errors.APIError):  # it has just ended by itself
-            api.rename(container_id, f"{self._container_name(name)}.until-{kill_at * 1000:.0f}")
-            api.kill(container_id, STOP_SIGNAL)
-
-    def _bury_all(self, api: Api) -> list[tuple[str, ReplicaExit]]:
-        exits = []
-        for one in self._list(api):
-            if one.state == "created" and time.time() - one.created_at > UNFINISHED_AFTER_S:
-                _remove(api, one.id)
-            elif one.state in {"exited", "dead"}:
-                try:
-                    exits.append((one.id, self._bury(api, one)))
-                except docker.errors.APIError as error:
-                    # Somebody removes it, or could not: the others have their ends to tell all the same.
-                    log.debug("container could not be buried", extra={"container": one.name, "error": str(error)})
-        return exits
-
-    def _bury(self, api: Api, one: _Seen) -> ReplicaExit:
-        state = api.inspect_container(one.id)["State"]
-        tail = _read_tail(api, one.id)
-        _remove(api, one.id)
-        known = self._ended.pop(one.id, None) or self._replicas.get(one.labels[container.REPLICA])
-        observed = known.observed if known is not None and known.id == one.id else self._observed(one)
-        code = state.get("ExitCode")
-        cause = container.explain_exit(
-            code,
-            out_of_memory=bool(state.get("OOMKilled")),
-            limit=one.labels.get(container.MEMORY, ""),
-            said=state.get("Error") or tail.said,
-        )
-        observed = replace(observed, stopping=one.kill_at is not None)
-        return ReplicaExit(replica=observed, code=_signed(code), cause=cause, log_tail=tail.lines)
-
-
-def _signed(code: int | None) -> int | None:
-    """Docker's 128 + n for a signal, as the process backend says it."""
-    return 128 - code if code is not None and code > 128 else code
-
-
-def _hostname(name: str) -> str:
-    return name.replace("_", "-")[:63].rstrip("-")
-
-
-def _kill(api: Api, container_id: str) -> None:
-    with contextlib.suppress(docker.errors.APIError):  # it has ended
-        api.kill(container_id, "SIGKILL")
-
-
-def _remove(api: Api, container_id: str) -> None:
-    with contextlib.suppress(docker.errors.APIError):  # somebody else is removing it
-        api.remove_container(container_id, force=True, v=True)
-
-
-def _read_tail(api: Api, container_id: str) -> LogTail:
-    def lines(*, stdout: bool) -> list[str]:
-        text = api.logs(container_id, stdout=stdout, stderr=not stdout, tail=TAIL_LINES)
-        return str(text.decode(errors="replace")).splitlines()
-
-    return read_lines(lines(stdout=True), lines(stdout=False))
-
-
-def _image_labels(api: Api, image: str) -> Mapping[str, str] | None:
-    """None where the engine has no such image."""
-    try:
-        return (api.inspect_image(image).get("Config") or {}).get("Labels") or {}
-    except docker.errors.ImageNotFound:
-        return None
-
 
 def _advertised_gpus(info: Mapping[str, Any]) -> list[str]:
     """What the daemon was told of in `node-generic-resources`."""
@@ -483,7 +272,7 @@ async def open_docker_backend(
     """A backend for the block; its replicas live on afterwards."""
     engine = DockerEngine(environ)
     fetcher = ImageFetcher(environ, on_change)
-    backend = DockerBackend(engine, fetcher, cluster=cluster, network=network, gpus=gpus, on_change=on_change)
+    backend = DockerBackend(engine, fetcher, Containers(cluster, network), gpus=gpus)
     filters = {"type": "container", "label": f"{container.CLUSTER}={cluster}", "event": ["die", "oom", "destroy"]}
     try:
         async with engine.listening(filters, on_change):

@@ -47,6 +47,7 @@ DEFAULT_HOST = "unix:///var/run/docker.sock"
 RECONNECT_S = (0.2, 5.0)
 """First and longest wait before the events are listened to again."""
 
+_NO_IMAGE = re.compile(r"no such image|manifest|pull access denied|repository .* not found", re.I)
 _NO_GPU_DRIVER = re.compile(r"could not select device driver .*gpu", re.S)
 
 
@@ -186,7 +187,7 @@ def raise_as_ours(error: docker.errors.APIError) -> NoReturn:
         ) from error
     if "update out of sequence" in text:
         raise BackendConflictError(text) from error
-    if isinstance(error, docker.errors.ImageNotFound) or (status == 404 and "image" in text.lower()):
+    if isinstance(error, docker.errors.ImageNotFound) or (status == 404 and _NO_IMAGE.search(text)):
         raise ImageNotFoundError(text) from error
     if status is not None and status >= 500 and "is not a swarm manager" not in text and _is_passing(text):
         raise BackendUnavailableError(f"the Docker engine failed: {text}") from error

@@ -79,6 +79,8 @@ class SwarmBackend:
         self._ends: asyncio.Queue[_End] = asyncio.Queue()
         """What ended, and has its last words to say."""
         self._exits: list[ReplicaExit] = []
+        self._anchored_with: tuple[str, str] | None = None
+        """Image and login that the anchor was given anew last."""
 
     async def observe(self) -> list[ObservedReplica]:
         """Three questions to the engine, some ten milliseconds."""
@@ -293,16 +295,24 @@ class SwarmBackend:
 
     async def _drop_anchor(self, spec: FunctionSpec, network_id: str) -> None:
         """Raises CapacityError while the machines with GPUs are not all on the network, as far as they can be."""
-        states = await self._swarm.anchor(spec.image, network_id, auth=spec.registry_auth)
+        tasks = await self._swarm.anchor(spec.image, network_id, auth=spec.registry_auth)
         nodes = [node for node in (self._picture or Picture()).nodes.values() if node.takes_tasks and node.gpu_ids]
-        held = [node for node in nodes if states.get(node.id) == "running"]
-        coming = [node for node in nodes if states.get(node.id, "new") in _COMING]
+        held = [node for node in nodes if node.id in tasks and tasks[node.id].state == "running"]
+        coming = [node for node in nodes if node.id not in tasks or tasks[node.id].state in _COMING]
+        image_and_login = (spec.image, spec.registry_auth)
+        if not coming and len(held) < len(nodes) and self._anchored_with != image_and_login:
+            # What it was made with may be gone from the registry since, and would keep every GPU function waiting.
+            self._anchored_with = image_and_login
+            await self._swarm.renew_anchor(spec.image, network_id, auth=spec.registry_auth)
+            coming = [node for node in nodes if node not in held]
         if nodes and (coming or not held):
             names = ", ".join(sorted(node.name for node in coming or nodes))
+            error = next((task.error for task in tasks.values() if task.error), "")
             self._stir()
             raise CapacityError(
                 f"no GPU free yet: {names} must join the cluster's network first, with a sleeping container of image "
                 f"{spec.image}; `docker service ps {anchor_name(self._cluster)}` shows how far that is"
+                + (f", and says: {error}" if error else "")
             )
 
     def _known(self, function: str) -> Service | None:

@@ -39,6 +39,21 @@ class Findings:
     """By name."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnchorTask:
+    """What became of the anchor on a node."""
+
+    state: str
+    """As Swarm calls it."""
+    error: str
+
+    @property
+    def rank(self) -> int:
+        """Of a node's several tasks the highest counts: what runs, else what has failed, as the next will too."""
+        outcomes = ("rejected", "failed", "running")
+        return outcomes.index(self.state) if self.state in outcomes else -1
+
+
 class SwarmApi:
     """Touched only by the event loop of the scheduler."""
 
@@ -82,20 +97,37 @@ class SwarmApi:
 
         return await self._ask(work)
 
-    async def anchor(self, image: str, network_id: str, *, auth: str) -> Mapping[str, str]:
-        """States of the anchor's tasks by their node; it is made where there is none (swarm_service.py says why)."""
+    async def anchor(self, image: str, network_id: str, *, auth: str) -> Mapping[str, AnchorTask]:
+        """The anchor's tasks by their node; it is made where there is none (swarm_service.py says why)."""
 
-        def work(api: Api) -> Mapping[str, str]:
+        def work(api: Api) -> Mapping[str, AnchorTask]:
             found = self._find_anchor(api)
             if found is None:
                 _post(api, "/services/create", anchor_spec(self._cluster, network_id, image), auth=auth)
                 return {}
-            tasks = _get(api, "/tasks", filters={"service": [found]})
-            return {
-                one["NodeID"]: one["Status"]["State"] for one in tasks if one["DesiredState"] in {"running", "ready"}
-            }
+            written = _force_update(api.inspect_service(found))
+            tasks: dict[str, AnchorTask] = {}
+            for one in _get(api, "/tasks", filters={"service": [found]}):
+                if one["Spec"].get("ForceUpdate", 0) != written:
+                    continue  # what it was before it was renewed
+                task = AnchorTask(state=one["Status"]["State"], error=one["Status"].get("Err", ""))
+                if task.rank >= 0 or one["DesiredState"] in {"running", "ready"}:
+                    node = one.get("NodeID", "")
+                    tasks[node] = max(tasks.get(node, task), task, key=lambda each: each.rank)
+            return tasks
 
         return await self._ask(work)
+
+    async def renew_anchor(self, image: str, network_id: str, *, auth: str) -> None:
+        """Give it another image, or another login: with those that it has a node could not start it."""
+
+        def work(api: Api) -> None:
+            if found := self._find_anchor(api):
+                service = api.inspect_service(found)
+                spec = anchor_spec(self._cluster, network_id, image, force_update=_force_update(service) + 1)
+                _post(api, f"/services/{found}/update", spec, auth=auth, version=service["Version"]["Index"])
+
+        await self._ask(work)
 
     async def create(self, spec: Mapping[str, Any], *, auth: str) -> None:
         """Make a service; `auth` is what the registry wants, encoded as the CLI of Docker does."""
@@ -144,9 +176,7 @@ class SwarmApi:
                     "this engine is not a manager of a Swarm: run `docker swarm init` on it, or let the scheduler use "
                     f"a manager's engine (docker node promote makes this one a manager): {error}"
                 ) from error
-            if any(
-                words in str(error) for words in ("does not have a leader", "code = Unavailable", "DeadlineExceeded")
-            ):
+            if any(words in str(error) for words in _NO_LEADER):
                 raise BackendUnavailableError(f"the Swarm's managers do not answer: {error}") from error
             raise
 
@@ -195,6 +225,11 @@ class SwarmApi:
         except docker.errors.APIError:
             return False
         return True
+
+
+def _force_update(service: Mapping[str, Any]) -> int:
+    """How often it was renewed; its tasks say of which time they are."""
+    return int(service["Spec"]["TaskTemplate"].get("ForceUpdate", 0))
 
 
 def _secret_ids(api: Api, names: tuple[str, ...]) -> dict[str, str]:

@@ -80,7 +80,7 @@ def service_name(cluster: str, function: str) -> str:
     return f"{name[: MAX_NAME - len(digest) - 1].rstrip('-_')}_{digest}"
 
 
-def anchor_spec(cluster: str, network_id: str, image: str) -> dict[str, Any]:
+def anchor_spec(cluster: str, network_id: str, image: str, *, force_update: int = 0) -> dict[str, Any]:
     """A service that sleeps on every node, so that none leaves or joins the network while GPUs are in use.
 
     Swarm rejects a task with a generic resource, also one that runs, whenever its node's record changes while the
@@ -102,6 +102,7 @@ def anchor_spec(cluster: str, network_id: str, image: str) -> dict[str, Any]:
             "Resources": {"Limits": {"Pids": 16, "MemoryBytes": 64 * 1024**2}},
             "RestartPolicy": {"Condition": "any", "Delay": _ns(ANCHOR_DELAY_S)},
             "Networks": [{"Target": network_id}],
+            "ForceUpdate": force_update,
         },
         "Mode": {"Global": {}},
         "EndpointSpec": {"Mode": "dnsrr"},
