@@ -117,6 +117,7 @@ def go(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def edges(cluster: Cluster, go: Path) -> Gateway:
     gateway = Gateway(cluster, "edges-0")
     gateway.deploy("edges", EDGES, timeout="1s", killAfter="1s", concurrency=40, maxPayload="8Mi")
+    gateway.deploy("patient", EDGES, concurrency=40, maxPayload="8Mi")  # on a slow machine no deadline passes meanwhile
     for name, source in {"large": LARGE, "alarge": ALARGE, "duplex": DUPLEX, "aduplex": ADUPLEX}.items():
         gateway.deploy(name, source)
     gateway.deploy("talk", SLOW_TALK, concurrency=4, maxPayload="8Mi")
@@ -220,19 +221,19 @@ async def test_more_stalled_readers_than_a_worker_holds_answers_for(
     sockets = [connect(edges) for _ in range(36)]
     try:
         for sock in sockets:
-            sock.sendall(b"GET /function/edges/picture HTTP/1.1\r\nHost: x\r\n\r\n")
-        await until(lambda: edges.gauges("edges")["dcf_in_flight"] == 36, what="36 calls")
+            sock.sendall(b"GET /function/patient/picture HTTP/1.1\r\nHost: x\r\n\r\n")
+        await until(lambda: edges.gauges("patient")["dcf_in_flight"] == 36, what="36 calls")
         for sock in sockets[20:]:
             sock.close()
         await until(
-            lambda: edges.gauges("edges")["dcf_in_flight"] == 20, what="the calls of those that have gone to end"
+            lambda: edges.gauges("patient")["dcf_in_flight"] == 20, what="the calls of those that have gone to end"
         )
-        async with session.post(url(edges, "edges"), data=b"still here") as answer:
+        async with session.post(url(edges, "patient"), data=b"still here") as answer:
             assert await answer.read() == b"still here"
     finally:
         for sock in sockets:
             sock.close()
-    await until(lambda: edges.gauges("edges")["dcf_in_flight"] == 0, what="the end of all")
+    await until(lambda: edges.gauges("patient")["dcf_in_flight"] == 0, what="the end of all")
 
 
 def test_head_writes_no_body(edges: Gateway) -> None:
