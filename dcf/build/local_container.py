@@ -2,7 +2,8 @@
 
 `python -m dcf.build.local_container '<json>'`: image, environment, port, gpus,
 memory_bytes, cpus. The watcher's log goes to stdout; SIGTERM ends it. Nothing is
-left of the container, whatever happens to it, or to who started this.
+left of the container, whatever happens to it, or to who started this; only a SIGKILL
+to this very process leaves it (docker ps --filter label=dcf.run=local).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any, NoReturn
 
 from docker.errors import APIError
 from docker.types import DeviceRequest
+from requests import RequestException
 
 from dcf.build.engine import open_engine
 from dcf.domain.image import CONFINEMENT, STOP_SIGNAL, WATCHER_PORT
@@ -66,9 +68,9 @@ def _running(api: Any, wanted: LocalContainer) -> Iterator[str]:
         api.start(container)
         yield container
     finally:
-        with suppress(APIError):
+        with suppress(APIError, RequestException):  # an engine that is not quick about it
             api.stop(container, timeout=STOP_S)
-        with suppress(APIError):
+        with suppress(APIError, RequestException):
             api.remove_container(container, force=True, v=True)
 
 

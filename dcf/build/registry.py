@@ -82,7 +82,7 @@ def _credentials(reference: str, environ: Mapping[str, str]) -> dict[str, Any]:
 def _push(engine: docker.APIClient, tag: str, registry: str, credentials: dict[str, Any], on_step: OnStep) -> str:
     try:
         # An empty login keeps the SDK from looking for one by itself, in another user's home perhaps.
-        messages = engine.push(tag, stream=True, decode=True, auth_config=credentials or None)
+        messages = engine.push(tag, stream=True, decode=True, auth_config=credentials)
         return read_stream(messages, what=f"push {tag}", on_step=on_step, on_output=lambda _: None).digest
     except (BuildError, DockerException) as error:
         text = str(error)

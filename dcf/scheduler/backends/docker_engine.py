@@ -46,6 +46,8 @@ DEFAULT_HOST = "unix:///var/run/docker.sock"
 
 RECONNECT_S = (0.2, 5.0)
 """First and longest wait before the events are listened to again."""
+GOODBYE_S = 2.0
+"""For the thread that listens, at the end."""
 
 _NO_IMAGE = re.compile(r"no such image|manifest|pull access denied|repository .* not found", re.I)
 _NO_GPU_DRIVER = re.compile(r"could not select device driver .*gpu", re.S)
@@ -91,7 +93,7 @@ class DockerEngine:
             yield
         finally:
             listener.stop()
-            await asyncio.to_thread(thread.join)
+            await asyncio.to_thread(thread.join, GOODBYE_S)  # it may wait for an engine that does not answer
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -34,7 +34,7 @@ class ImageFetcher:
     def __init__(self, environ: Mapping[str, str], on_change: Callable[[], None]) -> None:
         self._environ = environ
         self._on_change = on_change
-        self._executor = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="docker_pull")
+        self._turn = threading.Semaphore(AT_ONCE)
         self._pulls: dict[str, _Pull] = {}
         self._closing = False
 
@@ -48,16 +48,17 @@ class ImageFetcher:
         if pull is None:
             loop = asyncio.get_running_loop()
             pull = self._pulls[image] = _Pull(loop.create_future())
-            loop.run_in_executor(self._executor, self._pull, loop, image, registry_auth, pull)
+            # Of its own and not waited for at the end: a registry that stalls would keep the scheduler from ending.
+            arguments = (loop, image, registry_auth, pull)
+            threading.Thread(target=self._pull, args=arguments, name="docker_pull", daemon=True).start()
         if pull.done.done():
             del self._pulls[image]
             pull.done.result()
         return pull.progress
 
     def close(self) -> None:
-        """End; a pull that runs is let go of at its next word."""
+        """End; a pull that runs is let go of at its next word, and the engine goes on with it or not."""
         self._closing = True
-        self._executor.shutdown(wait=True, cancel_futures=True)
         for pull in self._pulls.values():
             if pull.done.done():
                 pull.done.exception()
@@ -65,7 +66,7 @@ class ImageFetcher:
     def _pull(self, loop: asyncio.AbstractEventLoop, image: str, registry_auth: str, pull: _Pull) -> None:
         error: BackendError | None = None
         try:
-            with translated_errors():
+            with self._turn, translated_errors():
                 self._run(image, registry_auth, pull)
         except BackendError as failure:
             error = ImageNotFoundError(f"image {image} could not be fetched: {failure}")
@@ -75,6 +76,8 @@ class ImageFetcher:
             loop.call_soon_threadsafe(self._settle, pull, error)
 
     def _run(self, image: str, registry_auth: str, pull: _Pull) -> None:
+        if self._closing:
+            return
         auth = json.loads(base64.urlsafe_b64decode(registry_auth)) if registry_auth else None
         api = open_api(self._environ)
         try:
