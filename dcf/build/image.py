@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import docker
 
@@ -176,9 +177,9 @@ def _find(engine: docker.APIClient, plan: ImagePlan) -> ImageBuild | None:
     )
 
 
-def _check_contract(plan: ImagePlan, config: Mapping[str, object]) -> None:
-    names = {str(one).partition("=")[0] for one in list(config.get("Env") or [])}  # type: ignore[call-overload]
-    entrypoint = list(config.get("Entrypoint") or [""])  # type: ignore[call-overload]
+def _check_contract(plan: ImagePlan, config: Mapping[str, Any]) -> None:
+    names = {str(one).partition("=")[0] for one in config.get("Env") or []}
+    entrypoint = list(config.get("Entrypoint") or [""])
     missing = [name for name in _CONTRACT if name not in names]
     if entrypoint[0] == _WATCHER and not missing:
         return
