@@ -246,6 +246,7 @@ async def test_what_had_ended_before_the_scheduler_came_was_no_failed_start(
         [found] = await another.take_exits()  # type: ignore[union-attr]
 
     assert (found.replica.name, found.found_dead, found.code) == (replica.name, True, -9)
+    assert await backend.observe() == []
     fresh = await start_one(backend, await place.make_spec())
     await place.kill(fresh)
     assert not (await next_exit(backend)).found_dead
