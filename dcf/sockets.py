@@ -1,4 +1,4 @@
-"""Where a cluster's Unix sockets are: in its state folder, if the path fits.
+"""Where a cluster's Unix sockets are: in its state folder, if the path fits; and whether anybody listens somewhere.
 
 In:   the state folder and a socket's name.
 Out:  a path that every process of the cluster computes alike, in a folder
@@ -11,6 +11,7 @@ in another shell than `dcf up` did and must find the same place.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import os
@@ -22,6 +23,9 @@ from dcf.errors import ConfigError
 
 MAX_PATH_BYTES = 100
 """sockaddr_un has 108 with its final zero; redis and gRPC append a few characters to temporary names."""
+
+PROBE_S = 0.25
+"""On one network; a host that is off answers nothing at all."""
 
 
 def socket_path(state: Path, name: str) -> Path:
@@ -45,6 +49,25 @@ def why_refused(path: str) -> OSError | None:
         except OSError as error:
             return error
     return None
+
+
+async def is_listening(address: str) -> bool:
+    """Whether somebody accepts connections at a gRPC target, `unix:/path` or `host:port`; it takes at most PROBE_S.
+
+    A try to dial costs gRPC a thousand times as much, and a replica that starts is tried many times.
+    """
+    loop = asyncio.get_running_loop()
+    host, _, port = address.rpartition(":")
+    family = socket.AF_UNIX if host == "unix" else socket.AF_INET6 if ":" in host else socket.AF_INET
+    where = port if family == socket.AF_UNIX else (host.strip("[]"), int(port))
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            async with asyncio.timeout(PROBE_S):
+                await loop.sock_connect(probe, where)
+        except (OSError, TimeoutError):
+            return False
+    return True
 
 
 def leave_sockets(state: Path) -> None:

@@ -16,7 +16,8 @@ from typing import Any
 from dcf.build.config_file import Node, parse, read_text
 from dcf.build.runtimes import list_runtimes
 from dcf.build.schema import Key, check_mapping, check_name, one_of, read_manual
-from dcf.errors import ConfigError
+from dcf.domain.scaling import parse_scaling
+from dcf.errors import ConfigError, InvalidInputError
 
 CONFIG = "config.yaml"
 _PYTHON_VERSION = re.compile(r"3(\.(\d+)(\.\d+)?)?")
@@ -197,7 +198,7 @@ def _function(name: str, node: Node, form: Key, check_files: bool) -> FunctionCo
         build_packages=values["build_packages"],
         replicas=values["replicas"] if node.value.get("replicas") not in (None, "") else None,
         scaling={key: value for key, value in node.child("scaling").plain().items() if value is not None}
-        if scaling
+        if scaling is not None
         else None,
         concurrency=values["concurrency"] or None,
         workers=values["workers"],
@@ -230,6 +231,11 @@ def _check_scaling(node: Node) -> None:
     low, high = scaling.get("min"), scaling.get("max")
     if low is not None and high is not None and low > high:
         raise node.child("scaling").child("max").refuse(f"at least min, which is {low}")
+    try:
+        parse_scaling({key: value for key, value in scaling.items() if value is not None})
+    except InvalidInputError as error:
+        place = node.child("scaling").place.removesuffix("scaling: ")
+        raise ConfigError(f"{place}{error.message}") from error
 
 
 def _check_python_version(node: Node, build_args: Mapping[str, str]) -> None:

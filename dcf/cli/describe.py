@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dcf.client import Function, LogLine
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME")]
+SHOWN_DECISIONS = 8
 COLUMNS = ("Function", "Image", "Maintainer", "Invocations", "Replicas", "Status", "Description")
 
 
@@ -80,6 +81,9 @@ def info(name: NameArgument, gateway: GatewayOption = None, output: OutputOption
             ("Status", function.status),
             ("Reason", function.reason),
             ("Replicas", show_replicas(function)),
+            ("Scaling", show_scaling(function)),
+            ("Now", show_load(function)),
+            ("Cold start", show_cold_start(function)),
             ("Generation", f"{function.generation}{'' if function.settled else ' (being rolled out)'}"),
             *(("Label", f"{key}={value}") for key, value in sorted(function.labels.items())),
             *_spec_facts(function.spec or {}),
@@ -102,6 +106,22 @@ def info(name: NameArgument, gateway: GatewayOption = None, output: OutputOption
                     ", ".join(replica.gpus),
                 )
                 for replica in function.replica_states
+            ],
+        )
+    if function.decisions:
+        write("")
+        write_table(
+            ("At", "Replicas", "Wanted", "Ready", "Waiting", "Why"),
+            [
+                (
+                    time.strftime("%H:%M:%S", time.localtime(one.at)),
+                    str(one.replicas) if one.replicas == one.before else f"{one.before} -> {one.replicas}",
+                    str(one.wanted),
+                    str(one.ready),
+                    str(one.queued),
+                    one.reason,
+                )
+                for one in function.decisions[-SHOWN_DECISIONS:]
             ],
         )
     if function.log_tail and not (function.settled and function.available_replicas):
@@ -128,6 +148,50 @@ def _spec_facts(spec: dict[str, Any]) -> list[tuple[str, str]]:
     # Names only: a value may be a secret, and this output is pasted into issues.
     facts += [("Environment", ", ".join(sorted(spec.get("envVars") or {})))]
     return facts
+
+
+def show_range(function: Function) -> str:
+    """`1 to 8 replicas`, as the spec has it."""
+    scaling = (function.spec or {}).get("scaling") or {}
+    return f"{scaling.get('min', 0)} to {scaling.get('max', '?')} replicas" if scaling else "elastic"
+
+
+def show_scaling(function: Function) -> str:
+    """What its number follows; "" where it is fixed."""
+    scaling = (function.spec or {}).get("scaling")
+    if not scaling:
+        return ""
+    target = scaling.get("target") or "its concurrency"
+    unit = "calls/s" if scaling.get("metric") == "rps" else "calls in flight or waiting"
+    text = f"{show_range(function)}; {scaling.get('utilization', 0.7):g} of {target} {unit} for each"
+    if not scaling.get("min"):
+        text += f"; asleep after {scaling.get('idle')} without a call"
+    return text if function.elastic else f"{text} (pinned by hand now)"
+
+
+def show_load(function: Function) -> str:
+    """What gateways see of it now; "" where there are no calls."""
+    load = function.load
+    if not (load.in_flight or load.queued or load.per_s):
+        return ""
+    text = f"{load.per_s:g} calls/s, {load.in_flight} in flight, {load.queued} waiting"
+    if load.queued:
+        text += f" (the longest for {_duration(load.oldest_wait_s)})"
+    if load.p99_s:
+        text += f"; half within {_duration(load.p50_s)}, 99 % within {_duration(load.p99_s)}"
+    return text
+
+
+def show_cold_start(function: Function) -> str:
+    """Of its last replica; "" where none has started since somebody watched."""
+    took = function.cold_start
+    if not took.loaded_s:
+        return ""
+    text = (
+        f"container after {_duration(took.container_s)}, watcher {_duration(took.watcher_s)}, "
+        f"handler loaded {_duration(took.loaded_s)}"
+    )
+    return f"{text}; first held call answered after {_duration(took.first_answer_s)}" if took.first_answer_s else text
 
 
 def show_queue_wait(function: Function) -> str:
@@ -211,25 +275,37 @@ def show_line(line: LogLine) -> str:
 def scale(
     name: NameArgument,
     replicas: Annotated[int | None, typer.Argument(metavar="N", min=0, help="Replicas, pinned by hand.")] = None,
-    auto: Annotated[bool, typer.Option("--auto", help="Back to the number of config.yaml.")] = False,
+    auto: Annotated[bool, typer.Option("--auto", help="Back to what config.yaml says.")] = False,
+    lowest: Annotated[int | None, typer.Option("--min", min=0, metavar="N", help="Elastic: never fewer.")] = None,
+    highest: Annotated[int | None, typer.Option("--max", min=1, metavar="N", help="Elastic: never more.")] = None,
     gateway: GatewayOption = None,
     output: OutputOption = Form.TABLE,
 ) -> None:
-    """Set the replica number by hand, or give it back with --auto.
+    """Set the replica number by hand, give it back with --auto, or change the range that it follows the calls in.
 
     \b
     Example:
       dcf function scale echo 3
       dcf function scale echo --auto
+      dcf function scale echo --min 0 --max 8
     """
     from dcf.client import to_json
 
-    if (replicas is None) is not auto:
-        raise typer.BadParameter("give a number of replicas, or --auto")
+    ranged = lowest is not None or highest is not None
+    if (replicas is not None) + auto + ranged != 1:
+        raise typer.BadParameter("give a number of replicas, --auto, or --min, --max or both")
     with open_gateway(gateway, name=name) as client:
-        function = client.scale(name, replicas)
+        if ranged:
+            client.scale_range(name, min=lowest, max=highest)
+            function = client.describe(name)
+        else:
+            client.scale(name, replicas)
+            function = client.describe(name)
     if output is Form.JSON:
         write_json(to_json(function))
+        return
+    if function.elastic:
+        write(f"{name} follows its calls: {show_range(function)}; now {function.replicas}")
         return
     how = "the number of its spec" if auto else "pinned by hand"
     write(f"{name} shall have {function.replicas} replica{'' if function.replicas == 1 else 's'} ({how})")

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dcf.cli import cluster, config, demo, deploy, describe, doctor, function, invoke, local_run, runtime
+from dcf.cli import cluster, config, demo, deploy, describe, doctor, function, invoke, local_run, runtime, top
 from dcf.errors import DcfError
 
 app = typer.Typer(
@@ -62,6 +62,7 @@ def _group(name: str, about: str, *rooms: Any) -> None:
 
 
 cluster.add_to(app)
+top.add_to(app)
 doctor.add_to(app)
 demo.add_to(app)
 _group(

@@ -7,7 +7,20 @@ imports package pb: its descriptors would clash with those of the original
 
 from dcf.client.aio import AsyncClient
 from dcf.client.calls import DEFAULT_GATEWAY
-from dcf.client.facts import CallStats, Chunk, ClusterInfo, Function, LogLine, Node, ReplicaFacts, Reply, to_json
+from dcf.client.facts import (
+    CallStats,
+    Chunk,
+    ClusterInfo,
+    ColdStartFacts,
+    Decision,
+    Function,
+    Load,
+    LogLine,
+    Node,
+    ReplicaFacts,
+    Reply,
+    to_json,
+)
 from dcf.client.sync import Client
 
 __all__ = [
@@ -17,7 +30,10 @@ __all__ = [
     "Chunk",
     "Client",
     "ClusterInfo",
+    "ColdStartFacts",
+    "Decision",
     "Function",
+    "Load",
     "LogLine",
     "Node",
     "ReplicaFacts",

@@ -108,6 +108,10 @@ class AsyncClient:
         """As `Client.scale`."""
         return await self._send(calls.scale(name, replicas))
 
+    async def scale_range(self, name: str, *, min: int | None = None, max: int | None = None) -> Function:
+        """As `Client.scale_range`."""
+        return await self._send(calls.scale_range(name, min, max))
+
     def log(
         self, name: str, *, since_at: float = 0.0, tail: int | None = None, follow: bool = False
     ) -> AsyncGenerator[LogLine, None]:

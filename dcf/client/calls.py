@@ -13,7 +13,19 @@ from typing import Any, Generic, TypeVar
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from dcf.client.facts import CallStats, Chunk, ClusterInfo, Function, LogLine, Node, ReplicaFacts, Reply
+from dcf.client.facts import (
+    CallStats,
+    Chunk,
+    ClusterInfo,
+    ColdStartFacts,
+    Decision,
+    Function,
+    Load,
+    LogLine,
+    Node,
+    ReplicaFacts,
+    Reply,
+)
 from dcf.errors import ConfigError, InvalidInputError
 from dcf.rpc import v1_gateway_pb2 as v1
 from dcf.rpc.services import OPTIONS
@@ -148,6 +160,12 @@ def scale(name: str, replicas: int | None) -> Call[Function]:
     return Call("Scale", v1.ScaleRequest(function=name, replicas=replicas), MANAGEMENT_TIMEOUT_S, _read_function)
 
 
+def scale_range(name: str, lowest: int | None, highest: int | None) -> Call[Function]:
+    """Change min, max or both of an elastic number."""
+    within = v1.Range(min=lowest, max=highest)
+    return Call("Scale", v1.ScaleRequest(function=name, range=within), MANAGEMENT_TIMEOUT_S, _read_function)
+
+
 def log(name: str, *, since_at: float, tail: int | None, follow: bool) -> Call[LogLine]:
     """Lines of all replicas, oldest first."""
     request = v1.LogRequest(function=name, since_at=since_at, tail=tail, follow=follow)
@@ -239,6 +257,38 @@ def _read_function(function: v1.Function) -> Function:
             queue_wait_p99_s=function.calls.queue_wait_p99_s,
             batches=function.calls.batches,
             batch_size_mean=function.calls.batch_size_mean,
+        ),
+        elastic=function.elastic,
+        scaled=function.scaled,
+        load=Load(
+            in_flight=function.load.in_flight,
+            queued=function.load.queued,
+            oldest_wait_s=function.load.oldest_wait_s,
+            per_s=function.load.per_s,
+            p50_s=function.load.p50_s,
+            p99_s=function.load.p99_s,
+        ),
+        cold_start=ColdStartFacts(
+            container_s=function.cold_start.container_s,
+            watcher_s=function.cold_start.watcher_s,
+            loaded_s=function.cold_start.loaded_s,
+            first_answer_s=function.cold_start.first_answer_s,
+        ),
+        decisions=tuple(
+            Decision(
+                at=one.at,
+                before=one.before,
+                wanted=one.wanted,
+                replicas=one.replicas,
+                reason=one.reason,
+                limit=one.limit,
+                in_flight=one.in_flight,
+                burst=one.burst,
+                queued=one.queued,
+                per_s=one.per_s,
+                ready=one.ready,
+            )
+            for one in function.decisions
         ),
         spec=json_format.MessageToDict(function.spec) if function.HasField("spec") else None,
     )

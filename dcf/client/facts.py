@@ -53,6 +53,55 @@ class CallStats:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What gateways saw in the last seconds."""
+
+    in_flight: int = 0
+    """Calls at replicas now."""
+    queued: int = 0
+    """Calls that wait now."""
+    oldest_wait_s: float = 0.0
+    per_s: float = 0.0
+    """Calls that came."""
+    p50_s: float = 0.0
+    """From arrival to answer; the upper bound of a histogram's bucket, 0 where no call ended."""
+    p99_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """Why an elastic function has the number of replicas that it has."""
+
+    at: float
+    """Unix seconds."""
+    before: int
+    wanted: int
+    """By its calls, before any limit."""
+    replicas: int
+    reason: str
+    limit: str = ""
+    """What held it back: min, max, supply, rate, window, burst, young, tolerance, idle or silence; "" where nothing."""
+    in_flight: float = 0.0
+    """Mean of the stable window."""
+    burst: float = 0.0
+    """Mean of the burst window."""
+    queued: int = 0
+    per_s: float = 0.0
+    ready: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColdStartFacts:
+    """How long the last start of a replica took, in seconds since it was asked for; 0: not known."""
+
+    container_s: float = 0.0
+    watcher_s: float = 0.0
+    loaded_s: float = 0.0
+    first_answer_s: float = 0.0
+    """What the first held call of the last activation waited."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaFacts:
     """One replica of a function."""
 
@@ -119,6 +168,14 @@ class Function:
     updated_at: float = 0.0
     """Unix seconds."""
     calls: CallStats = CallStats()
+    elastic: bool = False
+    """The number of replicas follows the calls."""
+    scaled: str = ""
+    """Why it has as many replicas as it has."""
+    load: Load = Load()
+    cold_start: ColdStartFacts = ColdStartFacts()
+    decisions: tuple[Decision, ...] = ()
+    """Oldest first; `describe` alone has them."""
     spec: dict[str, Any] | None = None
     """The deploy request in its JSON form; `describe` alone has it."""
 

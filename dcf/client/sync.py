@@ -139,6 +139,10 @@ class Client:
         """Pin the replica number by hand; None gives it back to the spec."""
         return self._send(calls.scale(name, replicas))
 
+    def scale_range(self, name: str, *, min: int | None = None, max: int | None = None) -> Function:
+        """Change the range of an elastic number; a fixed or pinned one becomes elastic."""
+        return self._send(calls.scale_range(name, min, max))
+
     def log(
         self, name: str, *, since_at: float = 0.0, tail: int | None = None, follow: bool = False
     ) -> Generator[LogLine, None, None]:

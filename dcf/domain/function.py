@@ -23,9 +23,16 @@ from dcf.domain.quantity import (
     parse_gpu,
     parse_memory,
 )
+from dcf.domain.scaling import (
+    MAX_REPLICAS,
+    ScalingPolicy,
+    from_labels,
+    parse_scaling,
+    scaling_from_json,
+    scaling_to_request,
+)
 from dcf.errors import InvalidInputError
 
-MAX_REPLICAS = 1000
 MAX_CONCURRENCY = 10_000
 MAX_BATCH = 1024
 MAX_ENVIRONMENT_BYTES = 120 * 1024
@@ -73,13 +80,26 @@ class FunctionSpec:
     queue: int = 1000
     max_payload_bytes: int = 64 * 1024 * 1024
     debug: bool = False
-    scaling: dict[str, Any] | None = None
-    """Kept as given; acts from the release that brings autoscaling."""
+    scaling: ScalingPolicy | None = None
+    """None: `replicas` is a fixed number; else it is what an elastic one begins with."""
+    decided_replicas: int | None = None
+    """What the scheduler decided for an elastic number; it has it in its own copies alone."""
+
+    @property
+    def elastic(self) -> bool:
+        """Whether the number of replicas follows the calls."""
+        return self.scaling is not None and self.pinned_replicas is None
 
     @property
     def desired(self) -> int:
-        """Replicas that shall run."""
-        return self.replicas if self.pinned_replicas is None else self.pinned_replicas
+        """Replicas that shall run, as far as this copy knows."""
+        if self.pinned_replicas is not None:
+            return self.pinned_replicas
+        return self.replicas if self.decided_replicas is None else self.decided_replicas
+
+    def scaled_to(self, replicas: int) -> FunctionSpec:
+        """The same with a number that was decided."""
+        return dataclasses.replace(self, decided_replicas=replicas)
 
     @property
     def gpu_count(self) -> int:
@@ -131,6 +151,8 @@ def spec_from_json(data: dict[str, Any]) -> FunctionSpec:
     known = {key: value for key, value in data.items() if key in names}
     for key in ("constraints", "secrets"):
         known[key] = tuple(known.get(key, ()))
+    if known.get("scaling") is not None:
+        known["scaling"] = scaling_from_json(known["scaling"])
     return FunctionSpec(**known)
 
 
@@ -160,19 +182,12 @@ def parse_spec(data: dict[str, Any]) -> FunctionSpec:
     image = _text(data, "image")
     if not image:
         raise InvalidInputError("image: empty; build the function first (dcf function build)")
-    minimum = _whole(data, "minReplicas", 0, MAX_REPLICAS) or 0
+    labels = _mapping(data, "labels")
+    scaling = _scaling(data, labels)
     replicas = _whole(data, "replicas", 0, MAX_REPLICAS)
-    scaling = data.get("scaling")
-    if scaling is not None and not isinstance(scaling, dict):
-        raise InvalidInputError(f"scaling: {scaling!r} is not a mapping")
-    if replicas is not None and scaling:
-        raise InvalidInputError("replicas and scaling: give one of them, a fixed number or an elastic one")
     if replicas is None:
-        try:
-            lowest = _whole(scaling or {}, "min", 0, MAX_REPLICAS) or 0
-        except InvalidInputError as error:
-            raise InvalidInputError(f"scaling.{error.message}") from error
-        replicas = max(1, minimum, lowest)
+        minimum = _whole(data, "minReplicas", 0, MAX_REPLICAS) or 0
+        replicas = scaling.initial if scaling else max(1, minimum)
     environment = _mapping(data, "envVars")
     for key, value in environment.items():
         if "\0" in value:
@@ -197,7 +212,7 @@ def parse_spec(data: dict[str, Any]) -> FunctionSpec:
         description=_text(data, "description"),
         maintainer=_text(data, "maintainer"),
         environment=environment,
-        labels=_mapping(data, "labels"),
+        labels=labels,
         annotations=_mapping(data, "annotations"),
         constraints=_constraints(data),
         secrets=_texts(data, "secrets"),
@@ -215,7 +230,7 @@ def parse_spec(data: dict[str, Any]) -> FunctionSpec:
         queue=_default(_whole(data, "queue", 0, 1_000_000), 1000),
         max_payload_bytes=_bytes(data, "maxPayload", 64 * 1024 * 1024),
         debug=_flag(data, "debug"),
-        scaling=scaling or None,
+        scaling=scaling,
     )
 
 
@@ -246,7 +261,7 @@ def spec_to_request(spec: FunctionSpec) -> dict[str, Any]:
         request["concurrency"] = spec.concurrency
     if spec.batch_max_size:
         request["batch"] = {"maxSize": spec.batch_max_size, "maxWait": format_duration(spec.batch_max_wait_s)}
-    request |= {"scaling": spec.scaling} if spec.scaling else {"replicas": spec.replicas}
+    request |= {"scaling": scaling_to_request(spec.scaling)} if spec.scaling else {"replicas": spec.replicas}
     return request
 
 
@@ -267,6 +282,24 @@ def _constraints(data: dict[str, Any]) -> tuple[str, ...]:
                 "or spread=node.labels.rack"
             )
     return texts
+
+
+def _scaling(data: dict[str, Any], labels: dict[str, str]) -> ScalingPolicy | None:
+    """From the block, else the labels, else the original's maxReplicas; None for a fixed number."""
+    block, source = data.get("scaling"), "scaling"
+    if block is not None and not isinstance(block, dict):
+        raise InvalidInputError(f"scaling: {block!r} is not a mapping")
+    said = from_labels(labels)
+    if said:
+        block, source = said | (block or {}), "labels scale_*"
+    highest = _whole(data, "maxReplicas", 0, MAX_REPLICAS)
+    if block is None and highest:
+        block, source = {"min": _whole(data, "minReplicas", 0, MAX_REPLICAS) or 1, "max": highest}, "maxReplicas"
+    if block is None:
+        return None
+    if data.get("replicas") is not None:
+        raise InvalidInputError(f"replicas and {source}: give one of them, a fixed number or an elastic one")
+    return parse_scaling(block)
 
 
 def _batch(data: dict[str, Any]) -> tuple[int, float]:

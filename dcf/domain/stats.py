@@ -1,9 +1,11 @@
 """What gateways count of each function, as running totals by measure.
 
-`invocations`, and two histograms: `queue_wait` (seconds a call waited before
-its handler) and `batch_size`. A histogram's measures are `<name>/le_<bound>`,
-not cumulative, and `<name>/sum`. Totals only grow, so slices of several
-gateways, and of one that was restarted, add up.
+`invocations`; calls by the HTTP status that they ended with, `code/<status>`,
+refusals too; and histograms: `seconds` (from arrival to answer), `queue_wait`
+(seconds a call waited before its handler), `batch_size`, and `cold_start`
+(seconds that the first of the calls held for a replica waited). A histogram's
+measures are `<name>/le_<bound>`, not cumulative, and `<name>/sum`. Totals only
+grow, so slices of several gateways, and of one that was restarted, add up.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ Totals = Mapping[str, int]
 """Measure -> running total."""
 
 INVOCATIONS = "invocations"
-QUEUE_WAIT_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+CODE = "code/"
+DURATION_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
                 600.0, 3600.0, math.inf)  # fmt: skip
 """Prometheus' own bounds, from a gateway's turnaround to the longest timeouts."""
 BATCH_SIZE = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, math.inf)
@@ -79,11 +82,22 @@ class CallTotals:
     invocations: int
     queue_wait: Histogram
     batch_size: Histogram
+    seconds: Histogram
+    cold_start: Histogram
+    codes: dict[int, int]
+    """HTTP status -> calls."""
 
     @classmethod
     def empty(cls) -> CallTotals:
         """Nothing counted yet."""
-        return cls(0, Histogram("queue_wait", QUEUE_WAIT_S, scale=1_000_000), Histogram("batch_size", BATCH_SIZE))
+        return cls(
+            0,
+            Histogram("queue_wait", DURATION_S, scale=1_000_000),
+            Histogram("batch_size", BATCH_SIZE),
+            Histogram("seconds", DURATION_S, scale=1_000_000),
+            Histogram("cold_start", DURATION_S, scale=1_000_000),
+            {},
+        )
 
     @classmethod
     def of(cls, slices: Iterable[Totals]) -> CallTotals:
@@ -96,8 +110,12 @@ class CallTotals:
     def add(self, totals: Totals) -> None:
         """Take a slice's totals in."""
         self.invocations += totals.get(INVOCATIONS, 0)
-        self.queue_wait.add(totals)
-        self.batch_size.add(totals)
+        for histogram in self._histograms():
+            histogram.add(totals)
+        for measure, total in totals.items():
+            if measure.startswith(CODE):
+                code = int(measure.removeprefix(CODE))
+                self.codes[code] = self.codes.get(code, 0) + total
 
     def count(self, wait_s: float, batch: int) -> None:
         """One more invocation, which waited so long. `batch`: calls in its batch, said by one of them; else 0."""
@@ -108,4 +126,15 @@ class CallTotals:
 
     def totals(self) -> dict[str, int]:
         """The store's form."""
-        return {INVOCATIONS: self.invocations} | self.queue_wait.totals() | self.batch_size.totals()
+        totals = {INVOCATIONS: self.invocations} | {f"{CODE}{code}": number for code, number in self.codes.items()}
+        for histogram in self._histograms():
+            totals |= histogram.totals()
+        return totals
+
+    def count_end(self, code: int, seconds: float) -> None:
+        """A call ended so, and so long after it came."""
+        self.codes[code] = self.codes.get(code, 0) + 1
+        self.seconds.observe(seconds)
+
+    def _histograms(self) -> tuple[Histogram, ...]:
+        return self.queue_wait, self.batch_size, self.seconds, self.cold_start

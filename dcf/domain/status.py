@@ -6,6 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from dcf.domain.scaling import NO_COLD_START, ColdStart
+
 ReplicaState = Literal["starting", "ready", "busy", "draining", "failed"]
 SERVING: frozenset[str] = frozenset({"ready", "busy"})
 
@@ -57,11 +59,22 @@ class FunctionStatus:
     log_tail: tuple[str, ...] = ()
     """Last lines of the replica that failed last, oldest first."""
     updated_at: float = 0.0
+    elastic: bool = False
+    """Its number follows its calls."""
+    scaled: str = ""
+    """Why it has as many replicas as it has: the reason of the last change."""
+    cold_start: ColdStart = NO_COLD_START
+    """Of the replica that became ready last."""
+
+    @property
+    def asleep(self) -> bool:
+        """Scaled to zero for want of calls; the next one starts a replica."""
+        return self.elastic and self.desired == 0 and not self.failed
 
     @property
     def label(self) -> str:
-        """The original's two words."""
-        return "Ready" if self.ready > 0 else "Not Ready"
+        """The original's two words; one that the next call wakes is ready for it."""
+        return "Ready" if self.ready > 0 or self.asleep else "Not Ready"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +115,7 @@ def status_from_json(data: dict[str, Any]) -> FunctionStatus:
     known = _known(FunctionStatus, data)
     known["replicas"] = tuple(_replica_from_json(replica) for replica in known.get("replicas", ()))
     known["log_tail"] = tuple(known.get("log_tail", ()))
+    known["cold_start"] = ColdStart(**_known(ColdStart, known.get("cold_start", {})))
     return FunctionStatus(**known)
 
 

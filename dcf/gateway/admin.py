@@ -18,10 +18,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from google.protobuf import json_format
-
 from dcf import __version__
-from dcf.domain.function import MAX_REPLICAS, FunctionSpec, parse_spec, succeed
+from dcf.domain.function import FunctionSpec, parse_spec, succeed
+from dcf.domain.load import FunctionLoad
+from dcf.domain.scaling import MAX_REPLICAS, ScalingPolicy, parse_scaling, scaling_to_request
 from dcf.domain.stats import CallTotals, Totals
 from dcf.domain.status import FunctionStatus
 from dcf.errors import (
@@ -36,8 +36,7 @@ from dcf.gateway.function_view import view, view_node, view_with_spec
 from dcf.gateway.router import FunctionEntry, Router
 from dcf.gateway.settings import GatewaySettings
 from dcf.gateway.stats import Stats
-from dcf.rpc.v1_gateway_pb2 import Scaling
-from dcf.store.contract import CountReader, EndpointReader, NodeReader, SpecWriter
+from dcf.store.contract import CountReader, DecisionReader, EndpointReader, LoadReader, NodeReader, SpecWriter
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +47,7 @@ STORE_RETRY_S = 2.0
 """Redis is started again within a second or two."""
 
 
-class AdminStore(SpecWriter, CountReader, EndpointReader, NodeReader, Protocol):
+class AdminStore(SpecWriter, CountReader, EndpointReader, NodeReader, LoadReader, DecisionReader, Protocol):
     """What this module reads and writes."""
 
 
@@ -59,7 +58,20 @@ class _Known:
     specs: Mapping[str, FunctionSpec]
     statuses: Mapping[str, FunctionStatus]
     counts: Mapping[str, Mapping[str, Totals]]
+    loads: Mapping[str, Sequence[FunctionLoad]]
+    """By function, of every gateway process that reports."""
     store_answers: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What the metrics say of one function."""
+
+    totals: CallTotals
+    desired: int
+    ready: int = 0
+    gpus: int = 0
+    memory_bytes: int = 0
 
 
 class Admin:
@@ -96,7 +108,6 @@ class Admin:
             FunctionNotFoundError, ClusterUnavailableError
         """
         new = parse_spec(data)
-        _check_scaling(new)
         uid = uuid.uuid4().hex
 
         def change(old: FunctionSpec | None) -> FunctionSpec:
@@ -119,6 +130,23 @@ class Admin:
             return dataclasses.replace(old, pinned_replicas=replicas, revision=old.revision + 1)
 
         return await self._write(name, change, "scaled")
+
+    async def set_range(self, name: str, lowest: int | None, highest: int | None) -> dict[str, Any]:
+        """Change min, max or both of an elastic number; a fixed one becomes elastic, a pinned one is released.
+
+        Raises:
+            InvalidInputError: they are no range.
+            FunctionNotFoundError, ClusterUnavailableError
+        """
+
+        def change(old: FunctionSpec | None) -> FunctionSpec:
+            if old is None:
+                raise self._not_found(name)
+            return dataclasses.replace(
+                old, scaling=_ranged(old, lowest, highest), pinned_replicas=None, revision=old.revision + 1
+            )
+
+        return await self._write(name, change, "given another range")
 
     async def delete(self, name: str) -> None:
         """Remove the function and its counts. Raises FunctionNotFoundError."""
@@ -166,7 +194,8 @@ class Admin:
         spec = known.specs.get(name)
         if spec is None:
             raise self._not_found(name)
-        return view_with_spec(self._view(spec, known), spec, environment=environment)
+        decisions = await self._store.read_decisions(name) if known.store_answers else ()
+        return view_with_spec(self._view(spec, known), spec, decisions, environment=environment)
 
     async def nodes(self) -> Sequence[dict[str, Any]]:
         """The machines that replicas run on. Raises ClusterUnavailableError."""
@@ -205,12 +234,17 @@ class Admin:
             # What this gateway has told somebody it still knows when the store is gone.
             for name in specs:
                 self._router.apply_status(name, statuses.get(name))
-            return _Known(specs, statuses, await self._store.read_counts(), True)
+            loads: dict[str, list[FunctionLoad]] = {}
+            for report in await self._store.read_load():
+                for name, load in report.functions.items() if report.is_fresh else ():
+                    loads.setdefault(name, []).append(load)
+            return _Known(specs, statuses, await self._store.read_counts(), loads, True)
         except StoreUnavailableError:
             entries = self._router.functions
             return _Known(
                 {name: entry.spec for name, entry in entries.items()},
                 {name: entry.status for name, entry in entries.items() if entry.status},
+                {},
                 {},
                 False,
             )
@@ -220,6 +254,7 @@ class Admin:
             spec,
             known.statuses.get(spec.name),
             self._totals(spec, known),
+            [load for load in known.loads.get(spec.name, ()) if load.uid == spec.uid],
             now_s=time.time(),
             store_answers=known.store_answers,
         )
@@ -231,10 +266,22 @@ class Admin:
             slices[self._stats.slice_name] = own
         return CallTotals.of(slices.values())
 
-    async def call_totals(self) -> dict[str, CallTotals]:
-        """What was counted of every function, over all gateway processes, by name."""
+    async def measured(self) -> dict[str, Measured]:
+        """What is counted and observed of every function, over all gateway processes, by name."""
         known = await self._look()
-        return {name: self._totals(spec, known) for name, spec in sorted(known.specs.items())}
+        return {name: self._measured(spec, known) for name, spec in sorted(known.specs.items())}
+
+    def _measured(self, spec: FunctionSpec, known: _Known) -> Measured:
+        status = known.statuses.get(spec.name)
+        if status is None or status.uid != spec.uid:
+            return Measured(totals=self._totals(spec, known), desired=spec.desired)
+        return Measured(
+            totals=self._totals(spec, known),
+            desired=status.desired,
+            ready=status.ready,
+            gpus=sum(len(replica.gpus) for replica in status.replicas),
+            memory_bytes=sum(replica.memory_bytes for replica in status.replicas),
+        )
 
     def _not_found(self, name: str) -> InvocationError:
         near = difflib.get_close_matches(name, self._router.functions, n=1)
@@ -254,9 +301,16 @@ def _answering_store(name: str) -> Iterator[None]:
         ) from error
 
 
-def _check_scaling(spec: FunctionSpec) -> None:
-    """What is kept must be showable. Raises InvalidInputError."""
+def _ranged(old: FunctionSpec, lowest: int | None, highest: int | None) -> ScalingPolicy:
+    """The policy with another range. Raises InvalidInputError."""
+    if lowest is None and highest is None:
+        raise InvalidInputError("range: neither min nor max is given", function=old.name)
+    block = scaling_to_request(old.scaling or ScalingPolicy(min_replicas=min(1, old.replicas)))
+    block |= {key: number for key, number in (("min", lowest), ("max", highest)) if number is not None}
+    # What was right for the old range may be none for the new one, and counted at the first deployment alone.
+    block.pop("initial", None)
     try:
-        json_format.ParseDict(spec.scaling or {}, Scaling())
-    except json_format.ParseError as error:
-        raise InvalidInputError(f"scaling: {error}", function=spec.name) from error
+        return parse_scaling(block)
+    except InvalidInputError as error:
+        error.function = old.name
+        raise

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 RESYNC_S = 2.0
 PAUSE_S = 0.02
 """Between two reads: many hints, or many calls of unknown names, cost the store no more than this."""
+READ = frozenset({"spec", "endpoints", "status"})
 LOOK_UP_S = 1.0
 """A call of an unknown name waits at most this for the store before it is a 404."""
 
@@ -67,8 +68,9 @@ class EndpointSync:
 
     async def run_hints(self) -> None:
         """Wake `run` when something changed."""
-        async for _ in self._store.changes():
-            self._hint.set()
+        async for changed in self._store.changes():
+            if changed.family in READ:
+                self._hint.set()
 
     async def turn(self) -> None:
         """Read everything once. Raises StoreUnavailableError."""

@@ -11,7 +11,7 @@ import json
 from contextlib import aclosing
 from typing import Any
 
-from dcf.domain.function import MAX_REPLICAS
+from dcf.domain.scaling import MAX_REPLICAS
 from dcf.errors import HandlerError, InvalidInputError
 from dcf.gateway.admin import Admin
 from dcf.gateway.grpc_errors import Context, answering, call_id, metadata_value, remaining_s

@@ -99,12 +99,17 @@ class V1Gateway:
             return v1.DeleteReply()
 
     async def Scale(self, request: v1.ScaleRequest, context: Context) -> v1.Function:
-        """Pin the replica number, or release it."""
+        """Pin the replica number, release it, or change its range."""
         async with answering(context):
             self._check(context)
             said = request.WhichOneof("to")
+            if said == "range":
+                lowest, highest = (
+                    getattr(request.range, key) if request.range.HasField(key) else None for key in ("min", "max")
+                )
+                return _function(await self._admin.set_range(request.function, lowest, highest))
             if said is None or (said == "auto" and not request.auto):
-                raise InvalidInputError("expected replicas, or auto: true", function=request.function)
+                raise InvalidInputError("expected replicas, a range, or auto: true", function=request.function)
             replicas = request.replicas if said == "replicas" else None
             return _function(await self._admin.scale(request.function, replicas))
 

@@ -111,8 +111,15 @@ class HttpSystem:
         self._check(request)
         body = await _body(request)
         function = _named(body, "serviceName", "service")
+        if "min" in body or "max" in body:
+            if "replicas" in body:
+                raise InvalidInputError("replicas, and min or max: give a number or a range", function=function)
+            lowest, highest = (_whole(body, key, function) for key in ("min", "max"))
+            return _json(await self._admin.set_range(function, lowest, highest), status=202)
         if "replicas" not in body:
-            raise InvalidInputError('replicas: missing; expected a whole number, or "auto"', function=function)
+            raise InvalidInputError(
+                'replicas: missing; expected a whole number, or "auto"; or min, max or both', function=function
+            )
         replicas = body["replicas"]
         if replicas in (None, "auto"):
             replicas = None
@@ -189,6 +196,13 @@ def _named(body: dict[str, Any], *keys: str) -> str:
                 return str(body[key])
             raise InvalidInputError(f"{key}: {body[key]!r} is not a function's name")
     raise InvalidInputError(f"{keys[0]}: missing; expected the function's name")
+
+
+def _whole(body: dict[str, Any], key: str, function: str) -> int | None:
+    value = body.get(key)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+        raise InvalidInputError(f"{key}: {value!r} is not a whole number", function=function)
+    return value
 
 
 def _since(text: str, *, now_s: float) -> float:

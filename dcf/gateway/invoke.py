@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from dcf.errors import (
+    ClientGoneError,
     DeadlineError,
     FunctionNotFoundError,
     InternalError,
@@ -30,6 +31,11 @@ from dcf.gateway.conversation import Conversation
 from dcf.gateway.reply import Reply, ReplyStream
 from dcf.gateway.router import FunctionEntry, Router
 from dcf.lifecycle import open_task_set
+from dcf.rpc.status import STATUS, status_of
+
+OK = 200
+GONE = STATUS[ClientGoneError].http
+"""What a call ended with that was cancelled: nobody has seen it."""
 
 
 class Invoker:
@@ -40,6 +46,8 @@ class Invoker:
         """Looks a function up in the store: it may have been deployed through another gateway just now."""
         self.in_flight = 0
         """Calls that were admitted or wait, of all protocols."""
+        self.on_end: Callable[[FunctionEntry, int, float], None] = lambda entry, code, seconds: None
+        """A call ended, or its stream began: with which HTTP status, and how long after it came."""
         self._router = router
         self._prefix = secrets.token_hex(6)
         self._count = 0
@@ -120,6 +128,8 @@ class Invoker:
         timer = None
         self.in_flight += 1
         handed_on = False
+        came_at, code = call.loop.time(), GONE
+        entry.meter.arrivals += 1
         try:
             self._check(call)
             timer = call.loop.call_at(call.deadline, _expire, call, limit_s)
@@ -134,12 +144,15 @@ class Invoker:
             if isinstance(answer, ReplyStream):
                 self._hand_on(answer, entry)
                 handed_on = True
+            code = OK
             return answer
         except InvocationError as error:
+            code = status_of(error).http
             error.function = entry.spec.name
             error.invocation_id = call.invocation_id
             raise
         finally:
+            self.on_end(entry, code, call.loop.time() - came_at)
             if timer:
                 timer.cancel()
             if not handed_on:
@@ -159,15 +172,21 @@ class Invoker:
         conversation = Conversation(call, limit_s)
         self.in_flight += 1
         conversation.on_close = self._end_one
+        came_at, code = call.loop.time(), GONE
+        entry.meter.arrivals += 1
         try:
             self._check(call)
             entry.submit(call)
             await conversation.until_taken(_expire)
+            code = OK
         except BaseException as error:
             conversation.close()
             if isinstance(error, InvocationError):
+                code = status_of(error).http
                 error.function, error.invocation_id = entry.spec.name, call.invocation_id
             raise
+        finally:
+            self.on_end(entry, code, call.loop.time() - came_at)
         return conversation
 
     async def is_bidirectional(self, entry: FunctionEntry, timeout_s: float | None = None) -> bool:
@@ -182,6 +201,7 @@ class Invoker:
         limit_s = spec.timeout_s if timeout_s is None or timeout_s > spec.timeout_s else timeout_s
         entry.check_queue()
         entry.asking += 1
+        entry.note_waiting(asyncio.get_running_loop().time())
         self.in_flight += 1
         try:
             async with asyncio.timeout(limit_s):

@@ -50,6 +50,16 @@ class Links:
     def _count(self, entry: FunctionEntry, wait_s: float, batch: int) -> None:
         self._stats.count(entry.spec.name, entry.spec.uid, wait_s, batch)
 
+    def count_end(self, entry: FunctionEntry, code: int, seconds: float) -> None:
+        """A call ended so, so long after it came."""
+        name, uid = entry.spec.name, entry.spec.uid
+        self._stats.count_end(name, uid, code, seconds)
+        cold_start_s = entry.meter.end(code, asyncio.get_running_loop().time())
+        if cold_start_s is not None:
+            self._stats.count_cold_start(name, uid, cold_start_s)
+        elif entry.meter.held_at is not None and not entry.queued:
+            entry.meter.release()
+
     async def run_liveness(self) -> None:
         """Look for replicas that have gone silent."""
         while True:

@@ -29,6 +29,7 @@ from dcf.gateway.http_system import HttpSystem
 from dcf.gateway.invoke import Invoker
 from dcf.gateway.links import Links
 from dcf.gateway.listener import GrpcSockets, Listener, open_listener
+from dcf.gateway.load_publisher import LoadPublisher
 from dcf.gateway.metrics import Metrics
 from dcf.gateway.router import Router
 from dcf.gateway.settings import GatewaySettings
@@ -64,16 +65,20 @@ async def serve(settings: GatewaySettings) -> None:
         health = Health(sync.synced, stopping)
         invoker.find = sync.look_up
         links = Links(router, stats, invoker.invoke, tasks)
+        invoker.on_end = links.count_end
+        load = LoadPublisher(store, router, stats)
         system = HttpSystem(admin, token, trusted)
         metrics = Metrics(admin, router, invoker, settings.gateway_id)
         http_api = HttpApi(invoker, health, system.handle, metrics, stopping)
         await _resume_counts(store, stats)
         async with (
             _last_counts(store, stats),
+            _last_load(load),
             running(
                 endpoint_sync=sync.run(),
                 endpoint_hints=sync.run_hints(),
                 stats_publisher=run_stats_publisher(store, stats),
+                load_publisher=load.run(),
                 liveness=links.run_liveness(),
             ),
             open_grpc_api(f"unix-abstract:{grpc_name}", invoker, admin, token, stopping),
@@ -127,6 +132,15 @@ async def _last_counts(store: CountWriter, stats: Stats) -> AsyncIterator[None]:
             await publish(store, stats)
         except StoreUnavailableError as error:
             log.error("the last counts could not be stored", extra={"error": str(error)})
+
+
+@asynccontextmanager
+async def _last_load(load: LoadPublisher) -> AsyncIterator[None]:
+    """What this process holds is no load of others once it has gone."""
+    try:
+        yield
+    finally:
+        await load.take_back()
 
 
 def _say_ready(descriptor: int | None) -> None:

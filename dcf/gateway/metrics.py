@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.metrics_core import GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from dcf.domain.stats import CallTotals, Histogram
-from dcf.gateway.admin import Admin
+from dcf.domain.stats import Histogram
+from dcf.gateway.admin import Admin, Measured
 from dcf.gateway.invoke import Invoker
 from dcf.gateway.router import Router
 
@@ -35,7 +35,8 @@ class Metrics:
     async def text(self) -> bytes:
         """The page, in Prometheus' text format."""
         registry = CollectorRegistry()
-        registry.register(_Page([*_totals(await self._admin.call_totals()), *self._gauges()]))
+        functions = await self._admin.measured()
+        registry.register(_Page([*_totals(functions), *_replicas(functions), *self._gauges()]))
         return bytes(generate_latest(registry))
 
     def _gauges(self) -> Iterator[Metric]:
@@ -66,18 +67,54 @@ class _Page:
         return self._metrics
 
 
-def _totals(functions: dict[str, CallTotals]) -> Iterator[Metric]:
+def _totals(functions: Mapping[str, Measured]) -> Iterator[Metric]:
+    ended = CounterMetricFamily(
+        "gateway_function_invocation",
+        "Calls by the HTTP status that they ended with.",
+        labels=["function_name", "code"],
+    )
+    seconds = HistogramMetricFamily(
+        "gateway_functions_seconds",
+        "Time from a call's arrival to its answer, or to the first chunk of a stream.",
+        labels=["function_name"],
+    )
+    cold = HistogramMetricFamily(
+        "dcf_cold_start_seconds",
+        "Time that the first of the calls held for a replica waited for its answer.",
+        labels=["function_name"],
+    )
     wait = HistogramMetricFamily(
         "dcf_queue_wait_seconds",
         "Time that answered calls waited for their handler, in gateway, watcher and worker.",
         labels=["function_name"],
     )
     batch = HistogramMetricFamily("dcf_batch_size", "Calls in one run of a batched handler.", labels=["function_name"])
-    for name, totals in functions.items():
+    for name, one in functions.items():
+        totals = one.totals
+        for code, number in sorted(totals.codes.items()):
+            ended.add_metric([name, str(code)], number)
+        _add(seconds, name, totals.seconds)
+        _add(cold, name, totals.cold_start)
         _add(wait, name, totals.queue_wait)
         if totals.batch_size.count:
             _add(batch, name, totals.batch_size)
-    yield from (wait, batch)
+    yield from (ended, seconds, cold, wait, batch)
+
+
+def _replicas(functions: Mapping[str, Measured]) -> Iterator[Metric]:
+    labels = ["function_name"]
+    service = GaugeMetricFamily("gateway_service_count", "Replicas that answer.", labels=labels)
+    ready = GaugeMetricFamily("dcf_ready_replicas", "Replicas that answer.", labels=labels)
+    desired = GaugeMetricFamily("dcf_desired_replicas", "Replicas that shall run.", labels=labels)
+    gpus = GaugeMetricFamily("dcf_gpus", "GPUs that its replicas hold.", labels=labels)
+    memory = GaugeMetricFamily("dcf_memory_bytes", "Memory that its replicas use.", labels=labels)
+    for name, one in functions.items():
+        service.add_metric([name], one.ready)
+        ready.add_metric([name], one.ready)
+        desired.add_metric([name], one.desired)
+        gpus.add_metric([name], one.gpus)
+        memory.add_metric([name], one.memory_bytes)
+    yield from (service, ready, desired, gpus, memory)
 
 
 def _add(family: HistogramMetricFamily, function: str, histogram: Histogram) -> None:

@@ -18,6 +18,7 @@ from dcf.domain.function import FunctionSpec
 from dcf.domain.status import Endpoint, FunctionStatus
 from dcf.errors import FunctionNotFoundError, InvocationError, NoReplicaError, OverloadedError
 from dcf.gateway.call import PendingCall
+from dcf.gateway.call_meter import CallMeter
 from dcf.gateway.reply import GrowthBudget
 from dcf.rpc.frames import MAX_UPLOADS
 
@@ -127,6 +128,9 @@ class FunctionEntry:
         self.endpoints: tuple[Endpoint, ...] = ()
         self.links: dict[str, Link] = {}
         self.mean_handler_s = 0.0
+        self.meter = CallMeter()
+        self.on_queue: Callable[[FunctionEntry], None] = lambda entry: None
+        """Calls wait; told of the first, and each time that they are twice as many."""
         self.changed = asyncio.Event()
         """Set, and replaced, when a replica came into routing or the scheduler said something."""
         self._queue: deque[PendingCall] = deque()
@@ -163,6 +167,14 @@ class FunctionEntry:
         self.queued += 1
         call.queued = True
         call.queued_at = call.loop.time()
+        if self.queued & (self.queued - 1) == 0:  # 1, 2, 4, 8 ...: many that come at once are few words
+            self.note_waiting(call.queued_at)
+
+    def note_waiting(self, now: float) -> None:
+        """Somebody waits: the scheduler is told."""
+        if not self.slots():
+            self.meter.hold(now)
+        self.on_queue(self)
 
     def _leave_queue(self, call: PendingCall) -> None:
         self.queued -= 1
@@ -214,7 +226,7 @@ class FunctionEntry:
         spec, status = self.spec, self.status
         if any(link.open for link in self.links.values()):
             return None
-        if spec.desired == 0:
+        if spec.desired == 0 and not spec.elastic:
             return NoReplicaError(
                 f"{spec.name} is scaled to 0 replicas; `dcf function scale {spec.name} 1` starts one",
             )
@@ -226,9 +238,21 @@ class FunctionEntry:
         """A handler took so long; follow the mean."""
         self.mean_handler_s += 0.1 * (handler_s - self.mean_handler_s)
 
+    def slots(self) -> int:
+        """Handlers that may run at once in the replicas that take calls; 0 where none does."""
+        return sum(link.concurrency for link in self.links.values() if link.open)
+
+    def oldest_wait_s(self, now: float) -> float:
+        """Of the calls that wait; 0 where none does."""
+        since = (next((call.queued_at for call in line if call.queued), now) for line in self._lines())
+        return now - min(since)
+
+    def _lines(self) -> tuple[deque[PendingCall], ...]:
+        return self._uploads, self._streams, self._queue
+
     def estimate_s(self) -> float:
         """Seconds until a call that comes now would begin; 0 where nothing is known."""
-        slots = sum(link.concurrency for link in self.links.values() if link.open)
+        slots = self.slots()
         return self.queued * self.mean_handler_s / slots if slots else 0.0
 
     def missing(self) -> str:
@@ -265,7 +289,7 @@ class FunctionEntry:
     def dispatch(self) -> None:
         """Send what waits, as far as there is room."""
         if self.queued:
-            for line in (self._uploads, self._streams, self._queue):
+            for line in self._lines():
                 self._dispatch(line)
 
     def _dispatch(self, line: deque[PendingCall]) -> None:
@@ -283,8 +307,8 @@ class FunctionEntry:
 
     def fail_waiting(self, make_error: Callable[[], InvocationError]) -> None:
         """Answer every waiting call with an error."""
-        waiting = [*self._uploads, *self._streams, *self._queue]
-        for line in (self._uploads, self._streams, self._queue):
+        waiting = [call for line in self._lines() for call in line]
+        for line in self._lines():
             line.clear()
         for call in waiting:
             if call.queued:
@@ -300,6 +324,8 @@ class Router:
         self._growth = GrowthBudget()
         self.on_endpoints: Callable[[FunctionEntry], None] = lambda entry: None
         """Endpoints of a function changed: the links follow."""
+        self.on_queue: Callable[[FunctionEntry], None] = lambda entry: None
+        """Calls of a function wait: the scheduler is told."""
         self.removed: set[str] = set()
         """Uids of functions that went since `endpoint_sync` began to read: what it read may still have them."""
 
@@ -310,7 +336,8 @@ class Router:
             self.remove(spec.name)
             entry = None
         if entry is None:
-            self.functions[spec.name] = FunctionEntry(spec, self._growth)
+            entry = self.functions[spec.name] = FunctionEntry(spec, self._growth)
+            entry.on_queue = self.on_queue
         elif spec.revision >= entry.spec.revision:
             entry.spec = spec
 

@@ -1,7 +1,8 @@
 """Count invocations: this process's slice, as running totals.
 
-Counted is a call that the function answered: with a result, with its own
-error, or with the first chunk of a stream. Refusals are no invocations.
+An invocation is a call that the function answered: with a result, with its
+own error, or with the first chunk of a stream. Refusals are none; they are
+counted among the ends, by their status.
 """
 
 from __future__ import annotations
@@ -30,13 +31,28 @@ class Stats:
 
     def count(self, function: str, uid: str, wait_s: float, batch: int) -> None:
         """One more invocation; see CallTotals.count."""
+        self._touch(function, uid).count(wait_s, batch)
+
+    def count_end(self, function: str, uid: str, code: int, seconds: float) -> None:
+        """A call ended, however it did; see CallTotals.count_end."""
+        self._touch(function, uid).count_end(code, seconds)
+
+    def count_cold_start(self, function: str, uid: str, seconds: float) -> None:
+        """The first of the calls that were held has its answer."""
+        self._touch(function, uid).cold_start.observe(seconds)
+
+    def ended(self, uid: str) -> tuple[int, ...]:
+        """Calls of this slice by how long they took: the buckets of DURATION_S."""
+        return tuple(self._of(uid).seconds.counts)
+
+    def _touch(self, function: str, uid: str) -> CallTotals:
         totals = self._by_uid.get(uid)
         if totals is None:
             totals = self._of(uid)
-        totals.count(wait_s, batch)
         self._unpublished[uid] = function
         if not self.changed.is_set():
             self.changed.set()
+        return totals
 
     def _of(self, uid: str) -> CallTotals:
         return self._by_uid.setdefault(uid, CallTotals.empty())

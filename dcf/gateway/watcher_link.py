@@ -41,6 +41,7 @@ from dcf.rpc.frames import (
 from dcf.rpc.services import OPTIONS, Stub
 from dcf.rpc.status import from_wire, status_of
 from dcf.rpc.v1_watcher_pb2 import Frames
+from dcf.sockets import is_listening
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,9 @@ LOST_S = 5.0
 """Silent for so long it is given up: what is there fails now, and not at its deadline. Ten heartbeats, because a
 machine that is short of CPU may stand still for some, and its calls are worth waiting for."""
 LIVENESS_S = 0.5
+LOOK_S = (0.02, 0.25)
+"""Between two looks whether a replica listens; the first for STARTS_WITHIN looks, a few seconds, the second after."""
+STARTS_WITHIN = 250
 DIAL_S = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Waits between dials: a replica that starts is reached at once, one that is gone costs little."""
 GATHER_FROM = 8
@@ -117,7 +121,7 @@ class WatcherLink:
         if call.upload:
             self.uploads += 1
         else:
-            self.outstanding += 1
+            self._hold(1, call)
         self._out.append(
             pack_open(
                 call_id,
@@ -141,7 +145,7 @@ class WatcherLink:
         if flags & LAST and call.upload:
             call.upload = False
             self.uploads -= 1
-            self.outstanding += 1
+            self._hold(1, call)
 
     def grant(self, call: PendingCall, number_bytes: int) -> None:
         """So much more of a call's answer may come."""
@@ -196,7 +200,7 @@ class WatcherLink:
             if not flags & (LAST | STREAM) and not call.leaving:
                 # The handler has returned: the rest of its answer holds no slot, however slow its reader is.
                 call.leaving = True
-                self.outstanding -= 1
+                self._hold(-1, call)
             if waited_for:
                 self._counted(entry, call.wait_s + reply.wait_us / 1e6, reply.batch)
         elif kind == frames.DATA and stream is not None:
@@ -229,8 +233,13 @@ class WatcherLink:
         if call.upload:
             self.uploads -= 1
         elif not call.leaving:
-            self.outstanding -= 1
+            self._hold(-1, call)
         call.link, call.sender = None, None
+
+    def _hold(self, number: int, call: PendingCall) -> None:
+        """So many slots more, or less, are held here."""
+        self.outstanding += number
+        self.entry.meter.move(number, call.loop.time())
 
     def _on_state(self, kind: int, payload: bytes) -> None:
         if kind == frames.STATE:
@@ -276,6 +285,9 @@ class WatcherLink:
         """Dial, serve, dial again, until the endpoint is gone."""
         failures = 0
         while not self.removed or self._calls:
+            await self._until_listening()
+            if self.removed:
+                return
             try:
                 async with grpc.aio.insecure_channel(self.endpoint.address, options=_CHANNEL_OPTIONS) as channel:
                     await self._serve(channel, tasks)
@@ -298,6 +310,13 @@ class WatcherLink:
             if self.removed:
                 return
             await asyncio.sleep(DIAL_S[min(failures, len(DIAL_S) - 1)])
+
+    async def _until_listening(self) -> None:
+        """Look often while it starts: what is held waits for this."""
+        looks = 0
+        while not self.removed and not await is_listening(self.endpoint.address):
+            await asyncio.sleep(LOOK_S[looks >= STARTS_WITHIN])
+            looks += 1
 
     async def _serve(self, channel: grpc.aio.Channel, tasks: TaskSet) -> None:
         stream = Stub(channel, SERVICE).Attach()
@@ -359,6 +378,7 @@ class WatcherLink:
         self._out.clear()
         self._unwritten.clear()
         self._dirty.clear()
+        self.entry.meter.move(-self.outstanding, asyncio.get_running_loop().time())
         self.outstanding = self.uploads = 0
         for call in reversed(calls):
             call.link, call.sender = None, None

@@ -115,20 +115,24 @@ class Resources(_message.Message):
     def __init__(self, memory: _Optional[str] = ..., cpu: _Optional[str] = ..., gpu: _Optional[str] = ...) -> None: ...
 
 class Scaling(_message.Message):
-    __slots__ = ("min", "max", "target", "utilization", "metric", "idle")
+    __slots__ = ("min", "max", "target", "utilization", "metric", "idle", "initial", "factor")
     MIN_FIELD_NUMBER: _ClassVar[int]
     MAX_FIELD_NUMBER: _ClassVar[int]
     TARGET_FIELD_NUMBER: _ClassVar[int]
     UTILIZATION_FIELD_NUMBER: _ClassVar[int]
     METRIC_FIELD_NUMBER: _ClassVar[int]
     IDLE_FIELD_NUMBER: _ClassVar[int]
+    INITIAL_FIELD_NUMBER: _ClassVar[int]
+    FACTOR_FIELD_NUMBER: _ClassVar[int]
     min: int
     max: int
     target: float
     utilization: float
     metric: str
     idle: str
-    def __init__(self, min: _Optional[int] = ..., max: _Optional[int] = ..., target: _Optional[float] = ..., utilization: _Optional[float] = ..., metric: _Optional[str] = ..., idle: _Optional[str] = ...) -> None: ...
+    initial: int
+    factor: int
+    def __init__(self, min: _Optional[int] = ..., max: _Optional[int] = ..., target: _Optional[float] = ..., utilization: _Optional[float] = ..., metric: _Optional[str] = ..., idle: _Optional[str] = ..., initial: _Optional[int] = ..., factor: _Optional[int] = ...) -> None: ...
 
 class Batch(_message.Message):
     __slots__ = ("max_size", "max_wait")
@@ -251,8 +255,62 @@ class CallStats(_message.Message):
     batch_size_mean: float
     def __init__(self, queue_wait_mean_s: _Optional[float] = ..., queue_wait_p99_s: _Optional[float] = ..., batches: _Optional[int] = ..., batch_size_mean: _Optional[float] = ...) -> None: ...
 
+class Load(_message.Message):
+    __slots__ = ("in_flight", "queued", "oldest_wait_s", "per_s", "p50_s", "p99_s")
+    IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
+    QUEUED_FIELD_NUMBER: _ClassVar[int]
+    OLDEST_WAIT_S_FIELD_NUMBER: _ClassVar[int]
+    PER_S_FIELD_NUMBER: _ClassVar[int]
+    P50_S_FIELD_NUMBER: _ClassVar[int]
+    P99_S_FIELD_NUMBER: _ClassVar[int]
+    in_flight: int
+    queued: int
+    oldest_wait_s: float
+    per_s: float
+    p50_s: float
+    p99_s: float
+    def __init__(self, in_flight: _Optional[int] = ..., queued: _Optional[int] = ..., oldest_wait_s: _Optional[float] = ..., per_s: _Optional[float] = ..., p50_s: _Optional[float] = ..., p99_s: _Optional[float] = ...) -> None: ...
+
+class ScaleDecision(_message.Message):
+    __slots__ = ("at", "before", "wanted", "replicas", "reason", "limit", "in_flight", "burst", "queued", "per_s", "ready")
+    AT_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    WANTED_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
+    BURST_FIELD_NUMBER: _ClassVar[int]
+    QUEUED_FIELD_NUMBER: _ClassVar[int]
+    PER_S_FIELD_NUMBER: _ClassVar[int]
+    READY_FIELD_NUMBER: _ClassVar[int]
+    at: float
+    before: int
+    wanted: int
+    replicas: int
+    reason: str
+    limit: str
+    in_flight: float
+    burst: float
+    queued: int
+    per_s: float
+    ready: int
+    def __init__(self, at: _Optional[float] = ..., before: _Optional[int] = ..., wanted: _Optional[int] = ..., replicas: _Optional[int] = ..., reason: _Optional[str] = ..., limit: _Optional[str] = ..., in_flight: _Optional[float] = ..., burst: _Optional[float] = ..., queued: _Optional[int] = ..., per_s: _Optional[float] = ..., ready: _Optional[int] = ...) -> None: ...
+
+class ColdStart(_message.Message):
+    __slots__ = ("container_s", "watcher_s", "loaded_s", "first_answer_s")
+    CONTAINER_S_FIELD_NUMBER: _ClassVar[int]
+    WATCHER_S_FIELD_NUMBER: _ClassVar[int]
+    LOADED_S_FIELD_NUMBER: _ClassVar[int]
+    FIRST_ANSWER_S_FIELD_NUMBER: _ClassVar[int]
+    container_s: float
+    watcher_s: float
+    loaded_s: float
+    first_answer_s: float
+    def __init__(self, container_s: _Optional[float] = ..., watcher_s: _Optional[float] = ..., loaded_s: _Optional[float] = ..., first_answer_s: _Optional[float] = ...) -> None: ...
+
 class Function(_message.Message):
-    __slots__ = ("name", "image", "invocation_count", "replicas", "available_replicas", "annotations", "labels", "status", "description", "maintainer", "reason", "runtime", "generation", "replica_states", "log_tail", "failed", "spec", "updated_at", "calls", "settled")
+    __slots__ = ("name", "image", "invocation_count", "replicas", "available_replicas", "annotations", "labels", "status", "description", "maintainer", "reason", "runtime", "generation", "replica_states", "log_tail", "failed", "spec", "updated_at", "calls", "load", "decisions", "cold_start", "elastic", "scaled", "settled")
     class AnnotationsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -286,6 +344,11 @@ class Function(_message.Message):
     SPEC_FIELD_NUMBER: _ClassVar[int]
     UPDATED_AT_FIELD_NUMBER: _ClassVar[int]
     CALLS_FIELD_NUMBER: _ClassVar[int]
+    LOAD_FIELD_NUMBER: _ClassVar[int]
+    DECISIONS_FIELD_NUMBER: _ClassVar[int]
+    COLD_START_FIELD_NUMBER: _ClassVar[int]
+    ELASTIC_FIELD_NUMBER: _ClassVar[int]
+    SCALED_FIELD_NUMBER: _ClassVar[int]
     SETTLED_FIELD_NUMBER: _ClassVar[int]
     name: str
     image: str
@@ -306,8 +369,13 @@ class Function(_message.Message):
     spec: DeployRequest
     updated_at: float
     calls: CallStats
+    load: Load
+    decisions: _containers.RepeatedCompositeFieldContainer[ScaleDecision]
+    cold_start: ColdStart
+    elastic: bool
+    scaled: str
     settled: bool
-    def __init__(self, name: _Optional[str] = ..., image: _Optional[str] = ..., invocation_count: _Optional[int] = ..., replicas: _Optional[int] = ..., available_replicas: _Optional[int] = ..., annotations: _Optional[_Mapping[str, str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., status: _Optional[str] = ..., description: _Optional[str] = ..., maintainer: _Optional[str] = ..., reason: _Optional[str] = ..., runtime: _Optional[str] = ..., generation: _Optional[int] = ..., replica_states: _Optional[_Iterable[_Union[Replica, _Mapping]]] = ..., log_tail: _Optional[_Iterable[str]] = ..., failed: _Optional[bool] = ..., spec: _Optional[_Union[DeployRequest, _Mapping]] = ..., updated_at: _Optional[float] = ..., calls: _Optional[_Union[CallStats, _Mapping]] = ..., settled: _Optional[bool] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., image: _Optional[str] = ..., invocation_count: _Optional[int] = ..., replicas: _Optional[int] = ..., available_replicas: _Optional[int] = ..., annotations: _Optional[_Mapping[str, str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., status: _Optional[str] = ..., description: _Optional[str] = ..., maintainer: _Optional[str] = ..., reason: _Optional[str] = ..., runtime: _Optional[str] = ..., generation: _Optional[int] = ..., replica_states: _Optional[_Iterable[_Union[Replica, _Mapping]]] = ..., log_tail: _Optional[_Iterable[str]] = ..., failed: _Optional[bool] = ..., spec: _Optional[_Union[DeployRequest, _Mapping]] = ..., updated_at: _Optional[float] = ..., calls: _Optional[_Union[CallStats, _Mapping]] = ..., load: _Optional[_Union[Load, _Mapping]] = ..., decisions: _Optional[_Iterable[_Union[ScaleDecision, _Mapping]]] = ..., cold_start: _Optional[_Union[ColdStart, _Mapping]] = ..., elastic: _Optional[bool] = ..., scaled: _Optional[str] = ..., settled: _Optional[bool] = ...) -> None: ...
 
 class ListRequest(_message.Message):
     __slots__ = ()
@@ -335,15 +403,25 @@ class DeleteReply(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class Range(_message.Message):
+    __slots__ = ("min", "max")
+    MIN_FIELD_NUMBER: _ClassVar[int]
+    MAX_FIELD_NUMBER: _ClassVar[int]
+    min: int
+    max: int
+    def __init__(self, min: _Optional[int] = ..., max: _Optional[int] = ...) -> None: ...
+
 class ScaleRequest(_message.Message):
-    __slots__ = ("function", "replicas", "auto")
+    __slots__ = ("function", "replicas", "auto", "range")
     FUNCTION_FIELD_NUMBER: _ClassVar[int]
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
     AUTO_FIELD_NUMBER: _ClassVar[int]
+    RANGE_FIELD_NUMBER: _ClassVar[int]
     function: str
     replicas: int
     auto: bool
-    def __init__(self, function: _Optional[str] = ..., replicas: _Optional[int] = ..., auto: _Optional[bool] = ...) -> None: ...
+    range: Range
+    def __init__(self, function: _Optional[str] = ..., replicas: _Optional[int] = ..., auto: _Optional[bool] = ..., range: _Optional[_Union[Range, _Mapping]] = ...) -> None: ...
 
 class LogRequest(_message.Message):
     __slots__ = ("function", "since_at", "tail", "follow")

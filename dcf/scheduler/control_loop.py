@@ -12,12 +12,14 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import NoReturn, Protocol
 
 from dcf.domain.function import FunctionSpec
+from dcf.domain.load import LoadReport
+from dcf.domain.scaling import ColdStart
 from dcf.domain.status import Endpoint, FunctionStatus, NodeStatus
 from dcf.errors import BackendError, StoreUnavailableError
 from dcf.lifecycle import open_task_set, running
@@ -26,6 +28,7 @@ from dcf.scheduler.backoff import PROVEN_AFTER_S
 from dcf.scheduler.function_memory import FunctionMemory, made_of
 from dcf.scheduler.reconciler import ReplicaView
 from dcf.scheduler.replica_mover import ReplicaMover
+from dcf.scheduler.scaler import Present, Scaler
 from dcf.scheduler.service_mover import ServiceMover
 from dcf.scheduler.status_report import describe, without_noise
 from dcf.scheduler.watcher_watch import Report, WatcherWatch
@@ -62,6 +65,9 @@ class ControlLoop:
         self._published: dict[str, tuple[Endpoint, ...]] = {}
         self._reread_at = 0.0
         self._nodes: list[NodeStatus] | None = None
+        self._scaler = Scaler()
+        self._desired: dict[str, tuple[str, int]] = {}
+        """uid and number that were decided last, by function; at first those of an earlier leader."""
         self._parted: dict[str, tuple[float, Report]] = {}
         """By address: when a replica was there no more, and what it had said last."""
 
@@ -73,6 +79,7 @@ class ControlLoop:
         """
         # The store first: while it is away, the backend keeps its exits for later.
         specs = await self._store.read_specs()
+        reports = await self._store.read_load()
         await self._read_published()
         observed = await self._backend.observe()
         exits = await self._backend.take_exits()
@@ -95,11 +102,47 @@ class ControlLoop:
             views.setdefault(replica.function, []).append(self._view(replica))
         for name in self._mover.functions():
             self._functions.setdefault(name, FunctionMemory())
+        nodes = await self._backend.nodes()
+        specs = self._scale(specs, reports, views, nodes, now_s)
         for name in list(self._functions):
             await self._turn_one(name, specs.get(name), views.get(name, []), now_s)
-        await self._write_nodes()
+        await self._write_nodes(nodes)
+        for name in self._scaler.changed():
+            await self._store.write_decisions(self._fence, name, self._scaler.decisions_of(name))
+            self._scaler.stored(name)
         waiting = [function.backoff.next_at for function in self._functions.values() if function.backoff.failures]
         return min((at for at in waiting if at > now_s), default=None)
+
+    def _scale(
+        self,
+        specs: Mapping[str, FunctionSpec],
+        reports: Sequence[LoadReport],
+        views: Mapping[str, Sequence[ReplicaView]],
+        nodes: Sequence[NodeStatus],
+        now_s: float,
+    ) -> dict[str, FunctionSpec]:
+        """The specs with the numbers that shall run now."""
+        present = {}
+        for name in {*specs, *views}:
+            here = views.get(name, ())
+            spec, (uid, number) = specs.get(name), self._desired.get(name, ("", 0))
+            present[name] = Present(
+                views=here,
+                failed=self._functions[name].backoff.given_up and not any(view.serving for view in here),
+                was=number if spec is not None and spec.uid == uid else None,
+            )
+        decided = self._scaler.decide_all(specs, reports, present, nodes, now_s)
+        for name, spec in decided.items():
+            was = present[name].was
+            self._functions[name].ask(was or 0, spec.desired, now_s)
+            if spec.elastic and was is not None and was != spec.desired:
+                reason = self._scaler.decisions_of(name)[-1].reason
+                log.info(
+                    "replicas changed",
+                    extra={"function": name, "before": was, "replicas": spec.desired, "reason": reason},
+                )
+        self._desired = {name: (spec.uid, spec.desired) for name, spec in decided.items()}
+        return decided
 
     async def _read_published(self) -> None:
         now = time.monotonic()
@@ -112,6 +155,8 @@ class ControlLoop:
         for name, function in self._functions.items():
             if name not in statuses:
                 function.written = None
+        for name, status in statuses.items():
+            self._desired.setdefault(name, (status.uid, status.desired))
         self._published = dict(published)
         self._reread_at = now + REREAD_S
 
@@ -137,6 +182,7 @@ class ControlLoop:
         now = time.monotonic()
         report = self._watches.report(replica.address)
         function = self._functions[replica.function]
+        self._note_start(replica, report, function)
         proven = report.ready_since is not None and now - report.ready_since >= PROVEN_AFTER_S
         if proven and function.made_of == made_of(replica):
             function.backoff = function.backoff.after_proof(started_at=replica.started_at)
@@ -163,6 +209,18 @@ class ControlLoop:
             gpus=replica.gpus,
         )
 
+    def _note_start(self, replica: ObservedReplica, report: Report, function: FunctionMemory) -> None:
+        """How long the last start took, once it is done."""
+        asked_at, first_heard_at = function.asked_at, report.first_heard_at
+        if report.ready_since is None or first_heard_at is None or replica.adopted or replica.started_at < asked_at:
+            return
+        since = time.time() - time.monotonic() - asked_at
+        function.cold_start = ColdStart(
+            container_s=round(replica.started_at - asked_at, 3),
+            watcher_s=round(since + first_heard_at, 3),
+            loaded_s=round(since + report.ready_since, 3),
+        )
+
     async def _turn_one(self, name: str, spec: FunctionSpec | None, views: list[ReplicaView], now_s: float) -> None:
         function = self._functions[name]
         if spec is None:
@@ -176,7 +234,16 @@ class ControlLoop:
         views = await self._mover.move(
             spec, views, function, publish=partial(self._publish, spec), look=self._look_at, now_s=now_s
         )
-        status = describe(spec, views, function.backoff, function.failure, waiting=function.waiting)
+        status = describe(
+            spec,
+            views,
+            function.backoff,
+            function.failure,
+            waiting=function.waiting,
+            held_back=self._scaler.held_back(name),
+            scaled=self._scaler.last_reason(name),
+            cold_start=function.cold_start,
+        )
         await self._write_status(function, status)
 
     def _look_at(self, started: list[ObservedReplica]) -> list[ReplicaView]:
@@ -209,8 +276,7 @@ class ControlLoop:
         await self._store.write_status(self._fence, status)
         function.written = status
 
-    async def _write_nodes(self) -> None:
-        nodes = await self._backend.nodes()
+    async def _write_nodes(self, nodes: list[NodeStatus]) -> None:
         if nodes != self._nodes:
             await self._store.write_nodes(self._fence, nodes)
             self._nodes = nodes
@@ -269,5 +335,5 @@ async def run_control_loop(
 
 async def _run_hints(store: Changes, wake: asyncio.Event) -> None:
     async for changed in store.changes():
-        if changed.family == "spec":  # the rest is what this loop wrote itself
+        if changed.family in {"spec", "load"}:  # the rest is what this loop wrote itself
             wake.set()

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from dcf.domain.function import FunctionSpec, replica_digest
+from dcf.domain.scaling import NO_COLD_START, ColdStart
 from dcf.domain.status import FunctionStatus
 from dcf.scheduler.backends.contract import ObservedReplica, ReplicaExit
 from dcf.scheduler.backoff import Backoff
@@ -38,6 +39,10 @@ class FunctionMemory:
     written: FunctionStatus | None = None
     service_revision: int = 0
     """Of the spec with which the service was written last; 0: not by this leader."""
+    asked_at: float = 0.0
+    """When more replicas than before were asked for last, unix seconds."""
+    cold_start: ColdStart = NO_COLD_START
+    """Of the replica that became ready last."""
     deleted: bool = False
     """Its status and endpoints are out of the store."""
 
@@ -49,6 +54,14 @@ class FunctionMemory:
             self.backoff = self.backoff.after_new_wish(now_s=now_s)
         self.revision = spec.revision
         self.deleted = False
+
+    def ask(self, before: int, after: int, now_s: float) -> None:
+        """The number of replicas that shall run was decided."""
+        if after > before:
+            self.asked_at = now_s
+            if before == 0:
+                # Somebody calls: what could not be started before is tried at once, not when its back-off is over.
+                self.backoff = self.backoff.after_new_wish(now_s=now_s)
 
     def forget(self) -> None:
         """The function was deleted."""

@@ -41,7 +41,7 @@ class SchedulerSettings:
     tick_s: float = 1.0
     """Seconds between two looks with no hint of a change, > 0. One second: half of Knative's tick."""
 
-    lease_ttl_s: float = 5.0
+    lease_ttl_s: float = 3.0
     """Seconds after which the lease of a scheduler that is gone goes to another, > 0; renewed three times within."""
 
     log_level: str = "info"

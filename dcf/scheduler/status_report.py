@@ -11,9 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from dcf.domain.function import FunctionSpec
+from dcf.domain.scaling import NO_COLD_START, ColdStart
 from dcf.domain.status import SERVING, FunctionStatus, ReplicaState, ReplicaStatus
 from dcf.scheduler.backoff import Backoff
 from dcf.scheduler.reconciler import ReplicaView, is_current
+
+ASLEEP = "asleep: the next call starts a replica"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,11 +35,17 @@ def describe(
     failure: Failure | None,
     *,
     waiting: str = "",
+    held_back: str = "",
+    scaled: str = "",
+    cold_start: ColdStart = NO_COLD_START,
 ) -> FunctionStatus:
     """Return the status of `spec`'s function.
 
     Args:
         waiting: why no more replicas can be placed now; "" where nothing is in the way.
+        held_back: why fewer are to run than its calls ask for; "" where that is not so.
+        scaled: why it has as many replicas as it has.
+        cold_start: of the replica that became ready last.
     """
     current = [replica for replica in replicas if is_current(spec, replica)]
     serving = sum(replica.serving for replica in current)
@@ -51,8 +60,11 @@ def describe(
         replicas=tuple(_show(replica) for replica in sorted(replicas, key=lambda r: (-r.generation, r.ordinal))),
         failed=backoff.given_up and serving == 0 and spec.desired > 0,
         settled=whole and not older,
-        reason=_reason(spec, current, older, backoff, failure, waiting),
+        reason=_reason(spec, current, older, backoff, failure, waiting, held_back),
         log_tail=failure.log_tail if failure is not None and serving < spec.desired else (),
+        elastic=spec.elastic,
+        scaled=scaled,
+        cold_start=cold_start,
     )
 
 
@@ -61,6 +73,7 @@ def without_noise(status: FunctionStatus) -> FunctionStatus:
     return replace(
         status,
         updated_at=0.0,
+        scaled="",
         replicas=tuple(
             replace(one, state="ready" if one.state in SERVING else one.state, in_flight=0, memory_bytes=0)
             for one in status.replicas
@@ -92,11 +105,12 @@ def _reason(
     backoff: Backoff,
     failure: Failure | None,
     waiting: str,
+    held_back: str,
 ) -> str:
     staying = [replica for replica in current if not replica.stopping]
     serving = sum(replica.serving for replica in staying)
     if spec.desired == 0:
-        return "scaled to 0 replicas"
+        return held_back or (ASLEEP if spec.elastic else "scaled to 0 replicas")
     if serving < spec.desired and backoff.failures and failure is not None:
         return _failure_reason(backoff, failure, under_way=any(not replica.serving for replica in staying))
     if serving < spec.desired and waiting:
@@ -111,7 +125,7 @@ def _reason(
         return f"starting: {serving} of {spec.desired} replicas ready{noted}"
     if older:
         return f"updating: older replicas finish their last calls ({len(older)} left)"
-    return ""
+    return held_back
 
 
 def _failure_reason(backoff: Backoff, failure: Failure, *, under_way: bool) -> str:

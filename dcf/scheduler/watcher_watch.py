@@ -12,7 +12,6 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import NoReturn, cast, get_args
 
 import grpc
@@ -23,11 +22,12 @@ from dcf.lifecycle import TaskSet
 from dcf.rpc import v1_watcher_pb2
 from dcf.rpc.services import OPTIONS, Stub
 from dcf.scheduler.backends.contract import ObservedReplica
+from dcf.sockets import is_listening
 
 SERVICE = v1_watcher_pb2.DESCRIPTOR.services_by_name["Watcher"]
 STATES: frozenset[str] = frozenset(get_args(ReplicaState))
 
-FIRST_RETRY_S = 0.05
+FIRST_RETRY_S = 0.02
 LAST_RETRY_S = 1.0
 SILENT_AFTER_S = 5.0
 """A watcher reports once a second; after five missed reports it is not taken for ready any more."""
@@ -52,6 +52,7 @@ class Report:
     note: str = ""
     heard_at: float | None = None
     """None: never yet."""
+    first_heard_at: float | None = None
     ready_since: float | None = None
     """When it was first heard to be ready; None: never yet."""
 
@@ -93,7 +94,7 @@ class WatcherWatch:
     async def _run(self, replica: ObservedReplica) -> NoReturn:
         retry_s = FIRST_RETRY_S
         while True:
-            if _may_listen(replica.address):
+            if await is_listening(replica.address):
                 heard_at = self.report(replica.address).heard_at
                 with contextlib.suppress(grpc.aio.AioRpcError):
                     await self._follow_one(replica)
@@ -101,7 +102,7 @@ class WatcherWatch:
                     retry_s = FIRST_RETRY_S
             await asyncio.sleep(retry_s)
             # Many quick looks while a watcher starts, few when one hangs.
-            retry_s = min(LAST_RETRY_S, retry_s * 1.1)
+            retry_s = min(LAST_RETRY_S, retry_s * 1.05)
 
     async def _follow_one(self, replica: ObservedReplica) -> None:
         async with grpc.aio.insecure_channel(replica.address, options=_CHANNEL_OPTIONS) as channel:
@@ -126,6 +127,7 @@ class WatcherWatch:
             memory_bytes=message.memory_bytes,
             note=message.reason,
             heard_at=now,
+            first_heard_at=now if before.first_heard_at is None else before.first_heard_at,
             ready_since=ready_since,
         )
         self._reports[replica.address] = after
@@ -136,8 +138,3 @@ class WatcherWatch:
 def _kind(report: Report) -> tuple[str, bool]:
     """What the reconciler decides on: ready and busy are the same to it, and change all the time."""
     return ("ready" if report.state in SERVING else report.state, report.heard_at is None)
-
-
-def _may_listen(address: str) -> bool:
-    """Whether a try can work: the socket of a watcher that still starts is not there yet."""
-    return not address.startswith("unix:") or Path(address.removeprefix("unix:")).exists()

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import NewType, Protocol
 
 from dcf.domain.function import FunctionSpec
+from dcf.domain.load import FunctionLoad, LoadReport
+from dcf.domain.scaling import ScaleDecision
 from dcf.domain.stats import Totals
 from dcf.domain.status import Endpoint, FunctionStatus, NodeStatus
 
@@ -26,7 +28,7 @@ class ChangedKey:
     """A hint that something changed; a reader also reads everything again now and then."""
 
     family: str
-    """spec, endpoints or status"""
+    """spec, endpoints, status or load"""
     function: str
     """"" with every new connection to the store: anything of this family may have changed meanwhile."""
 
@@ -68,6 +70,34 @@ class CountWriter(CountReader, Protocol):
 
     async def write_counts(self, slice_name: str, totals: Mapping[tuple[str, str], Totals]) -> None:
         """Store running totals by (function, uid). Never lowers one; drops those whose function is gone."""
+        ...
+
+
+class LoadReader(Protocol):
+    """Scheduler, and gateway (what people are shown)."""
+
+    async def read_load(self) -> list[LoadReport]:
+        """Every gateway process's last report, with its age; also of those that are gone for a while."""
+        ...
+
+
+class LoadWriter(Protocol):
+    """gateway.load_publisher: its own slice."""
+
+    async def write_load(self, slice_name: str, functions: Mapping[str, FunctionLoad], *, urgent: bool) -> None:
+        """Replace the slice's report; `urgent`: the scheduler is woken."""
+        ...
+
+    async def clear_load(self, slice_name: str) -> None:
+        """The slice reports no more."""
+        ...
+
+
+class DecisionReader(Protocol):
+    """gateway.admin"""
+
+    async def read_decisions(self, function: str) -> tuple[ScaleDecision, ...]:
+        """The last decisions on a function's number, oldest first; none where it is fixed."""
         ...
 
 
@@ -119,7 +149,7 @@ class LeaseKeeper(Protocol):
         ...
 
 
-class SchedulerWriter(SpecReader, CountReader, Protocol):
+class SchedulerWriter(SpecReader, LoadReader, Protocol):
     """scheduler.control_loop. Each write raises LeaseLostError under an old fence."""
 
     async def write_endpoints(self, fence: Fence, function: str, endpoints: Sequence[Endpoint]) -> None:
@@ -134,8 +164,12 @@ class SchedulerWriter(SpecReader, CountReader, Protocol):
         """Replace what is known of the machines."""
         ...
 
+    async def write_decisions(self, fence: Fence, function: str, decisions: Sequence[ScaleDecision]) -> None:
+        """Replace a function's last decisions."""
+        ...
+
     async def delete_status(self, fence: Fence, function: str) -> None:
-        """Remove status and endpoints of a function that is gone."""
+        """Remove status, endpoints and decisions of a function that is gone."""
         ...
 
     async def read_endpoints(self) -> dict[str, tuple[Endpoint, ...]]:

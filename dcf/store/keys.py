@@ -18,6 +18,16 @@ STATUS = "dcf:status"
 NODES = "dcf:nodes"
 """Hash: "all" -> the machines as JSON. Written by the leading scheduler."""
 
+DECISIONS = "dcf:decisions"
+"""Hash: function -> its last decisions as JSON, oldest first. Written by the leading scheduler."""
+
+LOAD = "dcf:load"
+"""Set: slices that report. Written by gateways."""
+
+LOAD_OF = "dcf:load:"
+"""Prefix of one text per slice: Redis' time and what it sees of the functions as JSON; runs out unless written again.
+Each gateway process writes its own."""
+
 LEASE = "dcf:lease"
 """Hash: owner and fence of the leading scheduler; runs out unless renewed."""
 
@@ -25,6 +35,6 @@ FENCE = "dcf:fence"
 """The newest fence ever given."""
 
 CHANGES = "dcf:changes"
-"""Channel: `<family> <function>` with each write of a spec, endpoints or status."""
+"""Channel: `<family> <function>` with each write of a spec, endpoints or status; `load <slice>` where calls wait."""
 
-FAMILIES = ("spec", "endpoints", "status")
+FAMILIES = ("spec", "endpoints", "status", "load")

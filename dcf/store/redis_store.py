@@ -23,6 +23,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from dcf.domain.function import FunctionSpec, spec_from_json, spec_to_json
+from dcf.domain.load import FunctionLoad, LoadReport, load_from_json, load_to_json
+from dcf.domain.scaling import ScaleDecision, decision_from_json, decision_to_json
 from dcf.domain.stats import Totals
 from dcf.domain.status import (
     Endpoint,
@@ -47,6 +49,9 @@ MAX_CONNECTIONS = 32
 
 SILENCE_S = 10.0
 """After that long without a hint the channel is tested: a lost host breaks no connection by itself."""
+
+LOAD_KEPT_S = 60.0
+"""A report that nobody writes again is gone after so long; it counts for REPORT_TTL_S."""
 
 RECONNECT_S = (0.1, 2.0)
 """First and longest wait before the channel is opened again."""
@@ -97,7 +102,7 @@ class RedisStore:
             name: client.register_script((scripts / f"{name}.lua").read_text())
             for name in (
                 "write_spec", "delete_spec", "write_counts", "read_counts",
-                "acquire_lease", "renew_lease", "release_lease", "write_fenced",
+                "acquire_lease", "renew_lease", "release_lease", "write_fenced", "write_load", "read_load",
             )
         }  # fmt: skip
 
@@ -148,6 +153,35 @@ class RedisStore:
                     arguments += [f"{slice_name}/{measure}", total]
             await self._run("write_counts", [keys.SPECS], arguments)
 
+    # load
+
+    async def write_load(self, slice_name: str, functions: Mapping[str, FunctionLoad], *, urgent: bool) -> None:
+        """Replace the slice's report; `urgent`: the scheduler is woken."""
+        text = json.dumps({name: load_to_json(load) for name, load in functions.items()}, separators=(",", ":"))
+        arguments: list[str | int] = [
+            keys.LOAD_OF,
+            slice_name,
+            text,
+            _milliseconds(LOAD_KEPT_S),
+            keys.CHANGES if urgent else "",
+        ]
+        await self._run("write_load", [keys.LOAD], arguments)
+
+    async def clear_load(self, slice_name: str) -> None:
+        """The slice reports no more."""
+        async with self._door():
+            await self._client.delete(keys.LOAD_OF + slice_name)
+
+    async def read_load(self) -> list[LoadReport]:
+        """Every slice's last report, with its age."""
+        now, *flat = cast("list[str]", await self._run("read_load", [keys.LOAD], [keys.LOAD_OF]))
+        reports = []
+        for slice_name, stamped in zip(flat[::2], flat[1::2], strict=True):
+            at, _, text = stamped.partition(" ")
+            functions = {name: load_from_json(data) for name, data in json.loads(text).items()}
+            reports.append(LoadReport(slice_name=slice_name, age_s=float(now) - float(at), functions=functions))
+        return reports
+
     # endpoints and status
 
     async def read_endpoints(self) -> dict[str, tuple[Endpoint, ...]]:
@@ -176,12 +210,28 @@ class RedisStore:
         """The machines, as the scheduler saw them last; none before it has looked."""
         return [node_from_json(node) for node in (await self._read_hash(keys.NODES)).get("all", [])]
 
+    async def write_decisions(self, fence: Fence, function: str, decisions: Sequence[ScaleDecision]) -> None:
+        """Replace a function's last decisions. Raises LeaseLostError."""
+        text = json.dumps([decision_to_json(one) for one in decisions])
+        await self._write_fenced(fence, function, {"decisions": text})
+
+    async def read_decisions(self, function: str) -> tuple[ScaleDecision, ...]:
+        """The last decisions on a function's number, oldest first; none where it is fixed."""
+        async with self._door():
+            text = await cast("Awaitable[str | None]", self._client.hget(keys.DECISIONS, function))
+        return tuple(decision_from_json(one) for one in json.loads(text)) if text else ()
+
     async def delete_status(self, fence: Fence, function: str) -> None:
-        """Remove status and endpoints of a function that is gone. Raises LeaseLostError."""
-        await self._write_fenced(fence, function, {"endpoints": "", "status": ""})
+        """Remove status, endpoints and decisions of a function that is gone. Raises LeaseLostError."""
+        await self._write_fenced(fence, function, {"endpoints": "", "status": "", "decisions": ""})
 
     async def _write_fenced(self, fence: Fence, function: str, texts: Mapping[str, str]) -> None:
-        hashes = {"endpoints": keys.ENDPOINTS, "status": keys.STATUS, "nodes": keys.NODES}
+        hashes = {
+            "endpoints": keys.ENDPOINTS,
+            "status": keys.STATUS,
+            "nodes": keys.NODES,
+            "decisions": keys.DECISIONS,
+        }
         arguments = [keys.CHANGES, str(fence), function, *(text for pair in texts.items() for text in pair)]
         if not await self._run("write_fenced", [keys.FENCE, *(hashes[family] for family in texts)], arguments):
             raise LeaseLostError(f"another scheduler leads now: nothing was written about {function}")

@@ -7,6 +7,7 @@ import pytest
 
 from dcf.build.project import find_config, load_project
 from dcf.domain.function import FunctionSpec, parse_spec
+from dcf.domain.scaling import ScalingPolicy
 from dcf.errors import ConfigError
 from tests.build.conftest import LoadEcho
 
@@ -112,7 +113,7 @@ def test_every_key_reaches_the_spec(echo: LoadEcho) -> None:
 def test_a_scaling_block_is_kept(echo: LoadEcho) -> None:
     spec = parse_spec(echo("scaling: {min: 2, max: 5, target: 1.5, idle: 5m}").deploy_request("x"))
 
-    assert spec.scaling == {"min": 2, "max": 5, "target": 1.5, "idle": "5m"}
+    assert spec.scaling == ScalingPolicy(min_replicas=2, max_replicas=5, target=1.5, idle_s=300.0)
     assert spec.replicas == 2
 
 

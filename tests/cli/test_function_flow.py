@@ -271,8 +271,8 @@ def test_scale_and_info(cluster: Shell) -> None:
 
     cluster.ok("function", "scale", "wide", "--auto")
     assert row_of(cluster, "wide")["replicas"] == 1
-    assert "or --auto" in cluster.fails("function", "scale", "wide", code=2)
-    assert "or --auto" in cluster.fails("function", "scale", "wide", "2", "--auto", code=2)
+    assert "--auto, or --min" in cluster.fails("function", "scale", "wide", code=2)
+    assert "--auto, or --min" in cluster.fails("function", "scale", "wide", "2", "--auto", code=2)
 
 
 def test_unknown_function_says_what_comes_near(echo: Shell) -> None:

@@ -18,6 +18,7 @@ VERBS = [
     ("down",),
     ("status",),
     ("demo",),
+    ("top",),
     ("config", "set"),
     ("config", "show"),
     ("runtime", "list"),

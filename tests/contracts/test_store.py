@@ -13,10 +13,13 @@ from typing import cast
 import pytest
 
 from dcf.domain.function import FunctionSpec
+from dcf.domain.load import FunctionLoad
 from dcf.domain.names import FunctionName
+from dcf.domain.scaling import LoadFacts, ScaleDecision, ScalingPolicy
 from dcf.domain.stats import Totals
 from dcf.domain.status import Endpoint, FunctionStatus, ReplicaStatus
 from dcf.errors import LeaseLostError
+from dcf.store import keys
 from dcf.store.contract import (
     ChangedKey,
     CountWriter,
@@ -37,7 +40,7 @@ ECHO = FunctionSpec(
     environment={"KEY": "a value — with ünicode"},
     constraints=("node.labels.gpu==1",),
     limits={"memory": "1G"},
-    scaling={"min": 1, "nested": {"list": [1, 2.5, None, True]}},
+    scaling=ScalingPolicy(min_replicas=0, target=2.5, metric="rps", idle_s=5.0, initial_replicas=0, factor=20),
 )
 
 
@@ -313,6 +316,63 @@ async def test_giving_up_a_lease_that_is_anothers_changes_nothing(store: LeaseKe
     assert await store.acquire_lease("one", ttl_s=30) is None
 
 
+# load
+
+
+async def test_each_slice_has_its_own_report_with_its_age(store: RedisStore) -> None:
+    busy = FunctionLoad(
+        uid="u1", busy_s=1.5, arrivals=7, answered=5, errors=1, in_flight=2, queued=3, held=3, oldest_wait_s=0.5,
+        slots=4, per_s=2.5, durations={3: 4}, first_answer_s=0.75,
+    )  # fmt: skip
+    await store.write_load("gateway-0", {"echo": busy}, urgent=False)
+    await store.write_load("gateway-1", {}, urgent=False)
+
+    reports = {report.slice_name: report for report in await store.read_load()}
+
+    assert {name: report.functions for name, report in reports.items()} == {
+        "gateway-0": {"echo": busy},
+        "gateway-1": {},
+    }
+    assert all(0.0 <= report.age_s < 5.0 and report.is_fresh for report in reports.values())
+
+
+async def test_a_report_that_was_taken_back_is_gone(store: RedisStore) -> None:
+    await store.write_load("gateway-0", {}, urgent=False)
+    await store.write_load("gateway-1", {}, urgent=False)
+
+    await store.clear_load("gateway-0")
+
+    assert [report.slice_name for report in await store.read_load()] == ["gateway-1"]
+
+
+# decisions
+
+
+async def test_decisions_come_back_in_their_order_and_go_with_the_status(store: RedisStore) -> None:
+    decisions = [
+        ScaleDecision(
+            at=float(at), seen=LoadFacts(in_flight=1.5, queued=at), before=1, wanted=9, replicas=at, reason="x"
+        )
+        for at in (1, 2)
+    ]
+    fence = await lead(store)
+
+    await store.write_decisions(fence, "echo", decisions)
+
+    assert await store.read_decisions("echo") == tuple(decisions)
+    assert await store.read_decisions("other") == ()
+    await store.delete_status(fence, "echo")
+    assert await store.read_decisions("echo") == ()
+
+
+async def test_decisions_of_an_earlier_leader_are_refused(store: RedisStore) -> None:
+    old = await lead(store)
+    await lead(store)
+
+    with pytest.raises(LeaseLostError):
+        await store.write_decisions(old, "echo", [])
+
+
 # changes
 
 
@@ -320,8 +380,8 @@ async def test_giving_up_a_lease_that_is_anothers_changes_nothing(store: LeaseKe
 async def hints(store: RedisStore) -> AsyncIterator[AsyncGenerator[ChangedKey, None]]:
     async with aclosing(cast("AsyncGenerator[ChangedKey, None]", store.changes())) as hints:
         async with asyncio.timeout(5):
-            first = [await anext(hints) for _ in range(3)]
-        assert {(hint.family, hint.function) for hint in first} == {("spec", ""), ("endpoints", ""), ("status", "")}
+            first = [await anext(hints) for _ in keys.FAMILIES]
+        assert [(hint.family, hint.function) for hint in first] == [(family, "") for family in keys.FAMILIES]
         yield hints
 
 
@@ -341,6 +401,14 @@ async def test_each_write_is_heard(store: RedisStore, hints: AsyncGenerator[Chan
         ("status", "echo"),
         ("spec", "echo"),
     ]
+
+
+async def test_only_an_urgent_report_is_heard(store: RedisStore, hints: AsyncGenerator[ChangedKey, None]) -> None:
+    await store.write_load("gateway-0", {}, urgent=False)
+    await store.write_load("gateway-1", {}, urgent=True)
+
+    async with asyncio.timeout(5):
+        assert await anext(hints) == ChangedKey(family="load", function="gateway-1")
 
 
 async def test_a_refused_write_is_not_heard(store: RedisStore, hints: AsyncGenerator[ChangedKey, None]) -> None:

@@ -19,6 +19,7 @@ from dcf.domain.function import (
     spec_to_request,
     succeed,
 )
+from dcf.domain.scaling import ScalingPolicy
 from dcf.domain.status import FunctionStatus, ReplicaStatus, status_from_json, status_to_json
 from dcf.env import read_settings
 from dcf.errors import ImageNotFoundError, InvalidInputError
@@ -52,7 +53,7 @@ def test_least_request_has_the_defaults() -> None:
 def test_scaling_is_kept_and_its_minimum_runs() -> None:
     spec = parse_spec(SMALL | {"scaling": {"min": 2, "max": 5}})
 
-    assert (spec.replicas, spec.scaling) == (2, {"min": 2, "max": 5})
+    assert (spec.replicas, spec.scaling) == (2, ScalingPolicy(min_replicas=2, max_replicas=5))
     assert parse_spec(spec_to_request(spec)) == spec
 
 

@@ -89,7 +89,8 @@ class Cluster:
         if config:
             lines = (folder / "config.yaml").read_text().splitlines()
             at = next(i for i, line in enumerate(lines) if line.startswith(f"  {name}:"))
-            keep = [line for line in lines if not any(line.startswith(f"    {key}:") for key in config)]
+            gone = [*config, *(["replicas"] if "scaling" in config else [])]
+            keep = [line for line in lines if not any(line.startswith(f"    {key}:") for key in gone)]
             new = [f"    {key}: {json.dumps(value)}" for key, value in config.items()]
             (folder / "config.yaml").write_text("\n".join([*keep[: at + 1], *new, *keep[at + 1 :]]) + "\n")
         return folder

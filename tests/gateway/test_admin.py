@@ -59,7 +59,7 @@ def echo(gateway: Gateway) -> str:
 
 
 def test_a_status_of_an_earlier_function_of_that_name_is_not_shown() -> None:
-    shown = view(SPEC, status(uid="earlier", reason="old"), counted(3), now_s=100.0)
+    shown = view(SPEC, status(uid="earlier", reason="old"), counted(3), (), now_s=100.0)
 
     assert (shown["availableReplicas"], shown["status"], shown["settled"]) == (0, "Not Ready", False)
     assert shown["reason"] == "the scheduler has not looked at it yet"
@@ -68,18 +68,18 @@ def test_a_status_of_an_earlier_function_of_that_name_is_not_shown() -> None:
 def test_a_status_of_an_older_generation_is_not_settled_and_its_failure_is_no_news() -> None:
     old = status(generation=1, ready=1, failed=True, log_tail=("boom",), reason="replica failed")
 
-    shown = view(SPEC, old, counted(0), now_s=101.0)
+    shown = view(SPEC, old, counted(0), (), now_s=101.0)
 
     assert (shown["status"], shown["settled"], shown["failed"], shown["logTail"]) == ("Ready", False, False, [])
     assert shown["reason"] == "the update to generation 2 has not begun yet"
 
 
 def test_a_pinned_number_is_not_settled_before_the_scheduler_has_seen_it() -> None:
-    assert not view(SPEC, status(desired=1, ready=1), counted(0), now_s=101.0)["settled"]
+    assert not view(SPEC, status(desired=1, ready=1), counted(0), (), now_s=101.0)["settled"]
 
 
 def test_an_old_status_says_that_no_scheduler_is_at_work() -> None:
-    shown = view(SPEC, status(), counted(0), now_s=140.0)
+    shown = view(SPEC, status(), counted(0), (), now_s=140.0)
 
     assert shown["reason"] == "no scheduler is at work: the last word on this function is 40 s old"
 

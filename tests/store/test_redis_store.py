@@ -14,6 +14,7 @@ import dcf.store.redis_store
 from dcf.domain.function import FunctionSpec
 from dcf.domain.names import FunctionName
 from dcf.errors import ConfigError, StoreUnavailableError
+from dcf.store import keys
 from dcf.store.contract import ChangedKey
 from dcf.store.embedded import find_redis_server
 from dcf.store.redis_store import RedisStore, open_store, socket_url
@@ -96,7 +97,7 @@ async def test_changes_are_heard_again_after_redis_was_killed(own_redis: RedisSe
         open_store(own_redis.url) as store,
         aclosing(cast("AsyncGenerator[ChangedKey, None]", store.changes())) as hints,
     ):
-        for _ in range(3):
+        for _ in keys.FAMILIES:
             await next_hint(hints)
         own_redis.kill()
         pending = asyncio.ensure_future(next_hint(hints))
@@ -104,9 +105,8 @@ async def test_changes_are_heard_again_after_redis_was_killed(own_redis: RedisSe
         own_redis.restart()
 
         # Anything may have changed meanwhile, and so the reader is told.
-        assert [(await pending).function, (await next_hint(hints)).function, (await next_hint(hints)).function] == [
-            ""
-        ] * 3
+        told = [await pending, *[await next_hint(hints) for _ in keys.FAMILIES[1:]]]
+        assert told == [ChangedKey(family=family, function="") for family in keys.FAMILIES]
         await store.write_spec(ECHO, expected_revision=0)
         assert await next_hint(hints) == ChangedKey(family="spec", function="echo")
 
@@ -129,7 +129,7 @@ async def test_changes_wait_for_a_redis_that_is_not_there_yet(short_path: Path) 
 async def test_a_quiet_channel_is_tested_and_stays(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dcf.store.redis_store, "SILENCE_S", 0.25)  # a busy machine answers a ping within that
     async with aclosing(cast("AsyncGenerator[ChangedKey, None]", store.changes())) as hints:
-        for _ in range(3):
+        for _ in keys.FAMILIES:
             await next_hint(hints)
         pending = asyncio.ensure_future(next_hint(hints))
         await asyncio.wait({pending}, timeout=1.0)  # several of them, each tested
