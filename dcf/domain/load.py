@@ -32,8 +32,8 @@ class FunctionLoad:
     """Calls that wait now, those held for a first replica included."""
     held: int = 0
     """Those of them that wait for a first replica."""
-    drain_s: float | None = None
-    """What the replicas that are there need to work off what waits; None where nobody knows, or there are none."""
+    handler_s: float = 0.0
+    """What a handler takes, mean of the last calls; 0 where none has ended yet."""
     oldest_wait_s: float = 0.0
     slots: int = 0
     """Handlers that run at once in a replica, as the replicas say; 0 where none has."""

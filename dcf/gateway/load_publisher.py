@@ -25,7 +25,9 @@ EVERY_S = 1.0
 PAUSE_S = 0.02
 """Between two reports, however urgent: calls that come together are one."""
 QUEUE_PAUSE_S = 0.25
-"""Between two urgent reports of one function that has replicas: a queue may begin and end many times a second."""
+QUEUE_GROWTH = 4
+"""Between two urgent reports of one function that has replicas: a queue may begin and end many times a second. One that
+is so many times as long as when it was told does not wait for that: it is a burst."""
 RECENT_S = 10.0
 """What people are shown (calls per second, latency) is of so long."""
 SILENT_AFTER_S = 15.0
@@ -63,7 +65,8 @@ class LoadPublisher:
         self._urgent = asyncio.Event()
         self._recent: dict[str, _Recent] = {}
         """By uid."""
-        self._urged_at: dict[str, float] = {}
+        self._urged: dict[str, tuple[float, int]] = {}
+        """By uid: when the scheduler was woken for it last, and how many calls waited then."""
         router.on_queue = self._on_queue
 
     async def run(self) -> NoReturn:
@@ -103,7 +106,7 @@ class LoadPublisher:
                 loads[name] = load
         for uid in self._recent.keys() - {entry.spec.uid for entry in functions.values()}:
             del self._recent[uid]
-            self._urged_at.pop(uid, None)
+            self._urged.pop(uid, None)
         return loads
 
     def _load(self, entry: FunctionEntry, now: float) -> FunctionLoad | None:
@@ -130,7 +133,7 @@ class LoadPublisher:
             in_flight=meter.at_replicas,
             queued=entry.queued + entry.asking,
             held=0 if slots else entry.queued + entry.asking,
-            drain_s=round(entry.estimate_s(), 3) if slots and entry.mean_handler_s else None,
+            handler_s=round(entry.mean_handler_s, 6),
             oldest_wait_s=round(entry.oldest_wait_s(now), 3),
             slots=max((link.concurrency for link in entry.links.values() if link.open), default=0),
             per_s=round(per_s, 3),
@@ -140,7 +143,8 @@ class LoadPublisher:
 
     def _on_queue(self, entry: FunctionEntry) -> None:
         now, uid = asyncio.get_running_loop().time(), entry.spec.uid
-        if entry.slots() and now - self._urged_at.get(uid, -QUEUE_PAUSE_S) < QUEUE_PAUSE_S:
+        at, queued = self._urged.get(uid, (-QUEUE_PAUSE_S, 0))
+        if entry.slots() and now - at < QUEUE_PAUSE_S and entry.queued < QUEUE_GROWTH * queued:
             return
-        self._urged_at[uid] = now
+        self._urged[uid] = now, entry.queued
         self._urgent.set()

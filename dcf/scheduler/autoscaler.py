@@ -57,6 +57,9 @@ class ScaleMemory:
     tick_at: float = -math.inf
     tick_replicas: int = 0
     """At the beginning of the tick: rates are of it."""
+    unmet: int = 0
+    """What was wanted when the rate held it back; the next step goes on with it, though a line that grew looks smaller."""
+    unmet_at: float = -math.inf
     recommended: deque[tuple[float, int]] = field(default_factory=deque)
     """(when, how many), those of the scale-down window, falling: the first is the highest."""
 
@@ -119,6 +122,8 @@ def decide(
         raw = (load.queued + load.now) / target
     elif bursting:
         raw = max(raw, raw_burst)
+    if now_s - memory.unmet_at <= 2 * rules.tick_s:
+        raw = max(raw, float(memory.unmet))
     wanted = _ceil(raw)
     asleep = policy.min_replicas == 0 and _is_idle(load, policy, memory, now_s, failed=failed)
     replicas, limit = _step(wanted, raw, policy, memory, rules, now_s, bursting=bursting, asleep=asleep)
@@ -150,7 +155,9 @@ def _step(
 ) -> tuple[int, str]:
     """The number within all limits, and which of them decided."""
     before = memory.replicas
-    _recommend(memory, wanted, rules, now_s)
+    # With the tolerance on top, or a load between two numbers would be followed up and down.
+    enough = _ceil(raw * (1 + rules.tolerance))
+    _recommend(memory, enough, rules, now_s)
     if asleep:
         return 0, "idle"
     number, why = wanted, ""
@@ -158,6 +165,8 @@ def _step(
     if number < before:
         if bursting:
             number, why = before, "burst"
+        elif enough >= before:
+            number, why = before, "tolerance"
         elif highest >= before:
             number, why = before, "window"
         elif now_s - memory.since < rules.scale_down_window_s:
@@ -167,13 +176,13 @@ def _step(
             number = max(number, highest)
             if number < least:
                 number, why = least, "rate"
-    change = raw - before if number > before else before - number
-    if number != before and before > 0 and change <= rules.tolerance * before:
+    elif number > before > 0 and raw - before <= rules.tolerance * before:
         number, why = before, "tolerance"
     most = max(math.floor(max(1, memory.tick_replicas) * rules.growth), memory.tick_replicas + 1)
     if policy.factor is not None:
         most = memory.tick_replicas + max(1, math.ceil(policy.max_replicas * policy.factor / 100))
     if number > most:
+        memory.unmet, memory.unmet_at = number, now_s
         number, why = most, "rate"
     clamped = _clamp(number, policy)
     if clamped != number:

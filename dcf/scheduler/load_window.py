@@ -15,9 +15,11 @@ from dataclasses import dataclass, field
 from dcf.domain.load import FunctionLoad, LoadReport
 from dcf.domain.scaling import LoadFacts
 
-PRESSING_S = 1.0
+WORTHWHILE_S = 1.0
 """What waits and is worked off within so long asks for no more replicas: none would start in less. What takes half as
 long counts half, so that nothing jumps."""
+CLEARED_S = 2.0
+"""A backlog shall be worked off within so long, beside the calls that come."""
 POINT_S = 0.5
 """Points that are nearer to each other become one: a burst of wake-ups makes no long history."""
 
@@ -67,7 +69,7 @@ class LoadWindow:
         self._burst_s = burst_s
         self._slices: dict[str, _Slice] = {}
         self.queued = 0
-        self.pressing = 0.0
+        self.handler_s = 0.0
         self.in_flight = 0
         self.oldest_wait_s = 0.0
         self.slots = 0
@@ -77,7 +79,6 @@ class LoadWindow:
     def add(self, reports: Sequence[tuple[str, FunctionLoad | None]], now_s: float) -> None:
         """Take in what the gateways with a fresh word say: each slice, and the function's load; None: nothing new."""
         self.queued = self.in_flight = 0
-        drain_s: float | None = 0.0
         self.oldest_wait_s = 0.0
         came = False
         for name, load in reports:
@@ -96,20 +97,17 @@ class LoadWindow:
                 came = came or said.arrivals > arrivals
                 busy_s, arrivals = said.busy_s, said.arrivals
                 self.queued += said.queued
-                if said.queued:
-                    # Each gateway knows its own line, and the slots are shared.
-                    drain_s = None if drain_s is None or said.drain_s is None else drain_s + said.drain_s
+                self.handler_s = said.handler_s or self.handler_s
                 self.in_flight += said.in_flight
                 self.oldest_wait_s = max(self.oldest_wait_s, said.oldest_wait_s)
                 self.slots = said.slots or self.slots
             one.add(now_s, busy_s, arrivals, self._stable_s)
         self.came = came
-        self.pressing = self.queued * (1.0 if drain_s is None else min(1.0, drain_s / PRESSING_S))
         for name in self._slices.keys() - {name for name, _ in reports}:
             del self._slices[name]
 
-    def facts(self, now_s: float, *, ready: int) -> LoadFacts:
-        """Means over the windows."""
+    def facts(self, now_s: float, *, ready: int, slots: int) -> LoadFacts:
+        """Means over the windows; `slots` are those of one replica."""
         stable = burst = per_s = burst_per_s = 0.0
         for one in self._slices.values():
             busy, came = one.over(self._stable_s, now_s)
@@ -121,12 +119,27 @@ class LoadWindow:
             burst=burst,
             now=self.in_flight,
             queued=self.queued,
-            pressing=self.pressing,
+            pressing=self._pressing(ready * slots),
             per_s=per_s,
             burst_per_s=burst_per_s,
             came=self.came,
             ready=ready,
         )
+
+    def _pressing(self, slots: int) -> float:
+        """Of what waits, the calls that more replicas would help.
+
+        All of it where nothing is known of the replicas yet, or it has waited for less than a call takes. Later it is
+        what came in the meantime, by Little's law, and what clears the backlog: a line of 1 000 calls of 0.1 s that
+        grew in 1 s is a load of 100, not of 1 000.
+        """
+        queued, handler_s = self.queued, self.handler_s
+        if not (queued and handler_s and slots):
+            return float(queued)
+        coming = queued * min(1.0, handler_s / max(self.oldest_wait_s, handler_s))
+        backlog = queued * min(1.0, handler_s / CLEARED_S)
+        worth = min(1.0, queued * handler_s / slots / WORTHWHILE_S)
+        return min(float(queued), coming + backlog) * worth
 
 
 def fresh(reports: Sequence[LoadReport]) -> list[LoadReport]:

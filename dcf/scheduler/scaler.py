@@ -135,12 +135,14 @@ class Scaler:
         load = None
         if heard:
             function.window.add([(one.slice_name, one.functions.get(spec.name)) for one in heard], now_s)
-            load = function.window.facts(now_s, ready=ready)
+        slots = spec.concurrency or function.window.slots or FIRST_SLOTS
+        if heard:
+            load = function.window.facts(now_s, ready=ready, slots=slots)
         wish = decide(
             load,
             policy,
             function.memory,
-            slots=spec.concurrency or function.window.slots or FIRST_SLOTS,
+            slots=slots,
             now_s=now_s,
             failed=present.failed,
             rules=self._rules,

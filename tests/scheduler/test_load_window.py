@@ -27,7 +27,7 @@ def window() -> LoadWindow:
 def hear(one: LoadWindow, at: float, **loads: FunctionLoad | None) -> LoadFacts:
     """Each gateway's word at that second, and the facts that follow."""
     one.add(list(loads.items()), NOW + at)
-    return one.facts(NOW + at, ready=3)
+    return one.facts(NOW + at, ready=3, slots=1)
 
 
 def steady(one: LoadWindow, seconds: range, busy: float, arrivals: int, gateway: str = "a") -> LoadFacts:
@@ -140,7 +140,7 @@ def test_a_report_that_was_missed_changes_nothing() -> None:
     hear(gappy, 97, a=said(2.5 * 95, 4 * 95))  # the same word, read once more
     seen = hear(gappy, 99, a=said(2.5 * 99, 4 * 99))
 
-    assert seen.in_flight == pytest.approx(whole.facts(NOW + 99, ready=3).in_flight)
+    assert seen.in_flight == pytest.approx(whole.facts(NOW + 99, ready=3, slots=1).in_flight)
     assert seen.per_s == pytest.approx(4.0)
     assert seen.burst == pytest.approx(2.5)
 
@@ -213,7 +213,7 @@ def test_the_calls_of_an_earlier_function_of_that_name_do_not_count() -> None:
 
 
 def test_nobody_heard_is_nothing() -> None:
-    assert window().facts(NOW, ready=3) == LoadFacts(ready=3)
+    assert window().facts(NOW, ready=3, slots=1) == LoadFacts(ready=3)
 
 
 def test_a_function_that_a_gateway_leaves_out_stands_still() -> None:
@@ -346,16 +346,32 @@ def test_however_it_is_read_an_even_load_is_its_own_mean(waits: list[float], bus
     assert facts.burst == pytest.approx(busy)
 
 
-def test_what_the_replicas_work_off_at_once_presses_for_no_more_of_them() -> None:
+def pressing(*reports: FunctionLoad, ready: int = 1) -> float:
     window = LoadWindow("u1", stable_s=60.0, burst_s=6.0)
+    window.add([(f"gateway-{number}", one) for number, one in enumerate(reports)], 1000.0)
+    return window.facts(1000.0, ready=ready, slots=2).pressing
 
-    def pressing(*reports: FunctionLoad) -> float:
-        window.add([(f"gateway-{number}", one) for number, one in enumerate(reports)], 1000.0)
-        return window.facts(1000.0, ready=1).pressing
 
-    assert pressing(FunctionLoad(uid="u1", queued=8, drain_s=4.0)) == 8.0
-    assert pressing(FunctionLoad(uid="u1", queued=8, drain_s=0.25)) == 2.0
-    # Two lines before the same slots; and one of a gateway that knows no replica yet, or not how long they take.
-    assert pressing(*[FunctionLoad(uid="u1", queued=8, drain_s=0.25)] * 2) == 8.0
-    assert pressing(FunctionLoad(uid="u1", queued=8), FunctionLoad(uid="u1", queued=2, drain_s=0.1)) == 10.0
+def waiting(queued: int, wait_s: float, handler_s: float) -> FunctionLoad:
+    return FunctionLoad(uid="u1", queued=queued, oldest_wait_s=wait_s, handler_s=handler_s)
+
+
+def test_all_that_waits_presses_where_nothing_is_known_of_the_replicas() -> None:
+    assert pressing(waiting(8, 5.0, 0.0)) == 8.0
+    assert pressing(waiting(8, 5.0, 0.1), ready=0) == 8.0
     assert pressing(FunctionLoad(uid="u1")) == 0.0
+
+
+def test_a_line_that_has_just_begun_presses_in_full() -> None:
+    assert pressing(waiting(100, 0.02, 0.1)) == 100.0
+    assert pressing(*[waiting(50, 0.02, 0.1)] * 2) == 100.0
+
+
+def test_a_line_that_grows_is_the_load_that_comes_and_its_clearing() -> None:
+    # 1 000 calls of 0.1 s in a second are a load of 100; to clear them within 2 s takes 50 more.
+    assert pressing(waiting(1000, 1.0, 0.1)) == pytest.approx(150.0)
+
+
+def test_a_line_that_is_gone_before_a_replica_could_start_hardly_presses() -> None:
+    # 4 calls of 0.1 s at 2 slots are gone in 0.2 s: a fifth of them counts.
+    assert pressing(waiting(4, 0.05, 0.1)) == pytest.approx(0.8)
