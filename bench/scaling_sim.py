@@ -1,8 +1,8 @@
 """Play loads against DCF's scaler, Ray Serve's and OpenFaaS's, in virtual time.
 
 `python bench/scaling_sim.py [--trace NAME] [--short] [--write]` prints a table; nothing is started and no clock is
-read, so that a busy machine does no harm. `--write` makes `scaling.md` and `pictures/scaling-*.png` anew
-(`pip install matplotlib`). What it models, and how to read it: `scaling.md`.
+read, so that a busy machine does no harm. `--write` makes `results.md` and `pictures/scaling-*.png` anew
+(`pip install matplotlib`). What it models, and how to read it: `results.md`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def main() -> None:
     print(table(rows))
     if options.write:
         command = " ".join(["python", "bench/scaling_sim.py", *sys.argv[1:]])
-        (HERE / "scaling.md").write_text(page(rows, traces, model, AIM, command))
+        (HERE / "results.md").write_text(page(rows, traces, model, AIM, command))
 
 
 def one_trace(trace: Trace, model: Model, pictures: Path | None) -> list[Figures]:

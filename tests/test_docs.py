@@ -96,8 +96,9 @@ def test_every_block_is_one_that_a_test_knows(page: Path) -> None:
     blocks = read_blocks(page)
     assert [block for block in blocks if not is_known(block)] == []
     if any(block.kind == "console" for block in blocks):
-        # Who types them: it needs engines, so here it is only looked whether it names the page.
-        assert f'"{page.name}"' in (ROOT / "tests" / "engine" / "test_docs.py").read_text()
+        # Who types them: it needs engines, or a cluster, so here it is only looked whether it names the page.
+        typists = (ROOT / "tests" / "engine" / "test_docs.py", ROOT / "tests" / "flows" / "test_scaling_docs.py")
+        assert any(f'"{page.name}"' in typist.read_text() for typist in typists)
 
 
 def test_the_cuda_images_are_those_that_a_build_takes() -> None:

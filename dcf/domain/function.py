@@ -84,6 +84,8 @@ class FunctionSpec:
     """None: `replicas` is a fixed number; else it is what an elastic one begins with."""
     decided_replicas: int | None = None
     """What the scheduler decided for an elastic number; it has it in its own copies alone."""
+    _digest: list[str] = field(init=False, repr=False, compare=False, default_factory=list)
+    """What `replica_digest` has computed; shared with copies that differ in the decided number alone."""
 
     @property
     def elastic(self) -> bool:
@@ -99,7 +101,11 @@ class FunctionSpec:
 
     def scaled_to(self, replicas: int) -> FunctionSpec:
         """The same with a number that was decided."""
-        return dataclasses.replace(self, decided_replicas=replicas)
+        if replicas == self.decided_replicas:
+            return self
+        scaled = dataclasses.replace(self, decided_replicas=replicas)
+        object.__setattr__(scaled, "_digest", self._digest)
+        return scaled
 
     @property
     def gpu_count(self) -> int:
@@ -122,8 +128,11 @@ def needs_new_replicas(old: FunctionSpec, new: FunctionSpec) -> bool:
 
 def replica_digest(spec: FunctionSpec) -> str:
     """12 hex digits over what a replica is made of; tells apart what a lost generation number does not."""
+    if spec._digest:  # asked for several times for each replica in each turn of the scheduler
+        return spec._digest[0]
     made_of = {name: getattr(spec, name) for name in _REPLICA_FIELDS}
-    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:12]
+    spec._digest.append(hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:12])
+    return spec._digest[0]
 
 
 def succeed(old: FunctionSpec | None, new: FunctionSpec, *, uid: str) -> FunctionSpec:
@@ -142,12 +151,14 @@ def succeed(old: FunctionSpec | None, new: FunctionSpec, *, uid: str) -> Functio
 
 def spec_to_json(spec: FunctionSpec) -> dict[str, Any]:
     """The store's form."""
-    return dataclasses.asdict(spec)
+    data = dataclasses.asdict(spec)
+    del data["_digest"]
+    return data
 
 
 def spec_from_json(data: dict[str, Any]) -> FunctionSpec:
     """The inverse of `spec_to_json`; keys of a newer release are ignored."""
-    names = {f.name for f in dataclasses.fields(FunctionSpec)}
+    names = {f.name for f in dataclasses.fields(FunctionSpec) if f.init}
     known = {key: value for key, value in data.items() if key in names}
     for key in ("constraints", "secrets"):
         known[key] = tuple(known.get(key, ()))

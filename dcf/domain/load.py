@@ -78,4 +78,4 @@ def load_from_json(data: Mapping[str, Any]) -> FunctionLoad:
     return FunctionLoad(**known)
 
 
-_NAMES = {one.name for one in dataclasses.fields(FunctionLoad)}
+_NAMES = tuple(one.name for one in dataclasses.fields(FunctionLoad))

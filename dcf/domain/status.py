@@ -107,7 +107,10 @@ def node_from_json(data: dict[str, Any]) -> NodeStatus:
 
 def status_to_json(status: FunctionStatus) -> dict[str, Any]:
     """The store's form."""
-    return dataclasses.asdict(status)
+    data = _plain(status)
+    data["replicas"] = [_plain(replica) for replica in status.replicas]
+    data["cold_start"] = _plain(status.cold_start)
+    return data
 
 
 def status_from_json(data: dict[str, Any]) -> FunctionStatus:
@@ -122,6 +125,11 @@ def status_from_json(data: dict[str, Any]) -> FunctionStatus:
 def _replica_from_json(data: dict[str, Any]) -> ReplicaStatus:
     known = _known(ReplicaStatus, data)
     return ReplicaStatus(**{**known, "gpus": tuple(known.get("gpus", ()))})
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    """Its fields as they are; much faster than `dataclasses.asdict`, and a scheduler writes hundreds a second."""
+    return {name: getattr(value, name) for name in value.__slots__}
 
 
 def _known(cls: type[Any], data: dict[str, Any]) -> dict[str, Any]:

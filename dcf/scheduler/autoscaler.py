@@ -58,7 +58,7 @@ class ScaleMemory:
     tick_replicas: int = 0
     """At the beginning of the tick: rates are of it."""
     unmet: int = 0
-    """What was wanted when the rate held it back; the next step goes on with it, though a line that grew looks smaller."""
+    """What was wanted when the rate held it back; the next step goes on with it, though the line looks shorter."""
     unmet_at: float = -math.inf
     recommended: deque[tuple[float, int]] = field(default_factory=deque)
     """(when, how many), those of the scale-down window, falling: the first is the highest."""
@@ -68,13 +68,30 @@ class ScaleMemory:
 class Wish:
     """What one function asks for."""
 
+    before: int
     wanted: int
     """By its calls alone."""
     replicas: int
     """Within its rates, min and max."""
-    reason: str
     limit: str
     """What held it back, as ScaleDecision says it; "" where nothing did."""
+    policy: ScalingPolicy
+    seen: LoadFacts | None
+    per_replica: float = 0.0
+    """What is aimed at for each replica."""
+    failed: bool = False
+
+    @property
+    def reason(self) -> str:
+        """One sentence. Made when it is asked for: most decisions change nothing, and nobody reads why."""
+        if self.seen is None:
+            return f"held at {self.replicas}: no gateway has reported for a while"
+        if self.failed and self.before and not self.replicas:
+            return f"down from {self.before} to 0: it cannot be started, and no call waits (min: 0)"
+        seen = _seen(self.seen, self.policy, self.per_replica)
+        return _reason(
+            seen, self.policy, before=self.before, replicas=self.replicas, wanted=self.wanted, limit=self.limit
+        )
 
 
 def decide(
@@ -103,8 +120,7 @@ def decide(
         # Unless the user moved the range: 0 is right only where it was right before.
         memory.since = now_s  # and what the calls ask for has to be seen for a while again
         kept = memory.replicas = before if before == 0 == policy.min_replicas else _clamp(before, policy)
-        reason = f"held at {kept}: no gateway has reported for a while"
-        return Wish(wanted=before, replicas=kept, reason=reason, limit="silence")
+        return Wish(before=before, wanted=before, replicas=kept, limit="silence", policy=policy, seen=None)
     if load.queued or load.now or load.came:
         memory.active_at = now_s
     if now_s - memory.tick_at >= rules.tick_s:
@@ -128,11 +144,16 @@ def decide(
     asleep = policy.min_replicas == 0 and _is_idle(load, policy, memory, now_s, failed=failed)
     replicas, limit = _step(wanted, raw, policy, memory, rules, now_s, bursting=bursting, asleep=asleep)
     memory.replicas = replicas
-    seen = _seen(load, policy, per_replica)
-    reason = _reason(seen, policy, before=before, replicas=replicas, wanted=wanted, limit=limit)
-    if failed and before and not replicas:
-        reason = f"down from {before} to 0: it cannot be started, and no call waits (min: 0)"
-    return Wish(wanted=wanted, replicas=replicas, reason=reason, limit=limit)
+    return Wish(
+        before=before,
+        wanted=wanted,
+        replicas=replicas,
+        limit=limit,
+        policy=policy,
+        seen=load,
+        per_replica=per_replica,
+        failed=failed,
+    )
 
 
 def _means(load: LoadFacts, policy: ScalingPolicy) -> tuple[float, float]:

@@ -20,17 +20,17 @@ from typing import NoReturn, Protocol
 from dcf.domain.function import FunctionSpec
 from dcf.domain.load import LoadReport
 from dcf.domain.scaling import ColdStart
-from dcf.domain.status import Endpoint, FunctionStatus, NodeStatus
+from dcf.domain.status import SERVING, Endpoint, FunctionStatus, NodeStatus
 from dcf.errors import BackendError, StoreUnavailableError
 from dcf.lifecycle import open_task_set, running
 from dcf.scheduler.backends.contract import ObservedReplica, ReplicaBackend, ReplicaExit, ServiceBackend
 from dcf.scheduler.backoff import PROVEN_AFTER_S
-from dcf.scheduler.function_memory import FunctionMemory, made_of
+from dcf.scheduler.function_memory import FunctionMemory, Steady, made_of
 from dcf.scheduler.reconciler import ReplicaView
 from dcf.scheduler.replica_mover import ReplicaMover
 from dcf.scheduler.scaler import Present, Scaler
 from dcf.scheduler.service_mover import ServiceMover
-from dcf.scheduler.status_report import describe, without_noise
+from dcf.scheduler.status_report import describe, gist
 from dcf.scheduler.watcher_watch import Report, WatcherWatch
 from dcf.store.contract import Changes, Fence, SchedulerWriter
 
@@ -66,6 +66,8 @@ class ControlLoop:
         self._reread_at = 0.0
         self._nodes: list[NodeStatus] | None = None
         self._scaler = Scaler()
+        self._unwritten: list[tuple[FunctionMemory, FunctionStatus, bool]] = []
+        """Statuses of this turn, and whether nothing but their age is new."""
         self._desired: dict[str, tuple[str, int]] = {}
         """uid and number that were decided last, by function; at first those of an earlier leader."""
         self._parted: dict[str, tuple[float, Report]] = {}
@@ -96,16 +98,21 @@ class ControlLoop:
             self._parted[address] = (now_s, await self._watches.forget(address))
         self._parted = {key: one for key, one in self._parted.items() if now_s - one[0] < PARTED_S}
 
-        views: dict[str, list[ReplicaView]] = {}
+        replicas: dict[str, list[ObservedReplica]] = {}
         for replica in observed:
             self._functions.setdefault(replica.function, FunctionMemory())
-            views.setdefault(replica.function, []).append(self._view(replica))
+            replicas.setdefault(replica.function, []).append(replica)
+        views = {name: self._look_again(name, here) for name, here in replicas.items()}
         for name in self._mover.functions():
             self._functions.setdefault(name, FunctionMemory())
         nodes = await self._backend.nodes()
         specs = self._scale(specs, reports, views, nodes, now_s)
-        for name in list(self._functions):
-            await self._turn_one(name, specs.get(name), views.get(name, []), now_s)
+        try:
+            for name in list(self._functions):
+                if not self._is_steady(name, specs.get(name), views.get(name), now_s):
+                    await self._turn_one(name, specs.get(name), replicas.get(name, []), now_s)
+        finally:
+            await self._write_statuses()  # of those that were looked at before the backend went away
         await self._write_nodes(nodes)
         for name in self._scaler.changed():
             await self._store.write_decisions(self._fence, name, self._scaler.decisions_of(name))
@@ -221,8 +228,31 @@ class ControlLoop:
             loaded_s=round(since + report.ready_since, 3),
         )
 
-    async def _turn_one(self, name: str, spec: FunctionSpec | None, views: list[ReplicaView], now_s: float) -> None:
+    def _look_again(self, name: str, replicas: list[ObservedReplica]) -> list[ReplicaView]:
+        """Views of a function's replicas; those of an earlier turn where only what they do now has changed since."""
+        steady, now = self._functions[name].steady, time.monotonic()
+        if steady is not None and steady.replicas == replicas:
+            reports = [self._watches.report(replica.address) for replica in replicas]
+            if all(report.state in SERVING and not report.is_silent(now) for report in reports):
+                return steady.views
+        return [self._view(replica) for replica in replicas]
+
+    def _is_steady(
+        self, name: str, spec: FunctionSpec | None, views: Sequence[ReplicaView] | None, now_s: float
+    ) -> bool:
+        """Whether nothing is new since a turn that had nothing to do; now and then all is looked at all the same."""
         function = self._functions[name]
+        steady, written = function.steady, function.written
+        if spec is None or steady is None or written is None or steady.spec is not spec or steady.views is not views:
+            return False
+        return now_s - written.updated_at < REFRESH_S and self._mover.is_at_rest(spec)
+
+    async def _turn_one(
+        self, name: str, spec: FunctionSpec | None, replicas: list[ObservedReplica], now_s: float
+    ) -> None:
+        function = self._functions[name]
+        function.steady = None
+        views = [self._view(replica) for replica in replicas]
         if spec is None:
             if not function.deleted:
                 await self._store.delete_status(self._fence, name)
@@ -231,6 +261,7 @@ class ControlLoop:
             if await self._mover.remove(name, views, function, now_s=now_s):
                 del self._functions[name]
             return
+        before = views
         views = await self._mover.move(
             spec, views, function, publish=partial(self._publish, spec), look=self._look_at, now_s=now_s
         )
@@ -244,7 +275,9 @@ class ControlLoop:
             scaled=self._scaler.last_reason(name),
             cold_start=function.cold_start,
         )
-        await self._write_status(function, status)
+        self._note_status(function, status)
+        if status.settled and not status.reason and not function.backoff.failures:
+            function.steady = Steady(spec=spec, replicas=replicas, views=before)
 
     def _look_at(self, started: list[ObservedReplica]) -> list[ReplicaView]:
         views = [self._view(replica) for replica in started]
@@ -261,20 +294,29 @@ class ControlLoop:
             await self._store.write_endpoints(self._fence, spec.name, endpoints)
             self._published[spec.name] = endpoints
 
-    async def _write_status(self, function: FunctionMemory, status: FunctionStatus) -> None:
+    def _note_status(self, function: FunctionMemory, status: FunctionStatus) -> None:
+        """To be written at the end of the turn, where there is news or it is old."""
         written = function.written
         if written is not None:
-            quiet = without_noise(written) == without_noise(status)
+            quiet = gist(written) == gist(status)
             # An unchanged one is written again too: its age tells the gateways that a scheduler is at work.
             if quiet and time.time() - written.updated_at < REFRESH_S:
                 return
             if (written.ready, written.failed, written.settled) != (status.ready, status.failed, status.settled):
                 self._log_change(status)
         else:
+            quiet = False
             self._log_change(status)
-        status = replace(status, updated_at=time.time())
-        await self._store.write_status(self._fence, status)
-        function.written = status
+        self._unwritten.append((function, replace(status, updated_at=time.time()), quiet))
+
+    async def _write_statuses(self) -> None:
+        unwritten, self._unwritten = self._unwritten, []
+        if unwritten:
+            news = [status for _, status, quiet in unwritten if not quiet]
+            same = [status for _, status, quiet in unwritten if quiet]
+            await self._store.write_statuses(self._fence, news, quiet=same)
+        for function, status, _ in unwritten:
+            function.written = status
 
     async def _write_nodes(self, nodes: list[NodeStatus]) -> None:
         if nodes != self._nodes:

@@ -14,6 +14,7 @@ from dcf.domain.scaling import NO_COLD_START, ColdStart
 from dcf.domain.status import FunctionStatus
 from dcf.scheduler.backends.contract import ObservedReplica, ReplicaExit
 from dcf.scheduler.backoff import Backoff
+from dcf.scheduler.reconciler import ReplicaView
 from dcf.scheduler.status_report import Failure
 
 MadeOf = tuple[str, int, str]
@@ -24,6 +25,15 @@ def made_of(thing: FunctionSpec | ObservedReplica) -> MadeOf:
     """What a replica is, or shall be, made of."""
     digest = replica_digest(thing) if isinstance(thing, FunctionSpec) else thing.digest
     return thing.uid, thing.generation, digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steady:
+    """A function as a turn left it in which nothing was to be done: as long as nothing is new, nothing is."""
+
+    spec: FunctionSpec
+    replicas: list[ObservedReplica]
+    views: list[ReplicaView]
 
 
 @dataclass(slots=True)
@@ -43,6 +53,7 @@ class FunctionMemory:
     """When more replicas than before were asked for last, unix seconds."""
     cold_start: ColdStart = NO_COLD_START
     """Of the replica that became ready last."""
+    steady: Steady | None = None
     deleted: bool = False
     """Its status and endpoints are out of the store."""
 

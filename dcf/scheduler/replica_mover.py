@@ -45,6 +45,10 @@ class ReplicaMover:
         """Those that this backend knows beside their replicas: none."""
         return set()
 
+    def is_at_rest(self, spec: FunctionSpec) -> bool:
+        """Whether the backend itself has nothing under way for a function whose replicas are as they shall be."""
+        return True
+
     async def move(
         self,
         spec: FunctionSpec,
@@ -114,4 +118,4 @@ class ReplicaMover:
 def _marked(views: list[ReplicaView], decision: Decision) -> list[ReplicaView]:
     """The views, with those that are to be stopped marked so."""
     stopped = {one.name for one in decision.stops}
-    return [replace(view, stopping=view.stopping or view.name in stopped) for view in views]
+    return [replace(view, stopping=True) if view.name in stopped else view for view in views]

@@ -16,13 +16,15 @@ from dcf.domain.function import FunctionSpec
 from dcf.domain.load import LoadReport
 from dcf.domain.scaling import LoadFacts, ScaleDecision, ScalingPolicy
 from dcf.domain.status import NodeStatus
-from dcf.scheduler.autoscaler import RULES, ScaleMemory, ScalingRules, decide
+from dcf.scheduler.autoscaler import RULES, ScaleMemory, ScalingRules, Wish, decide
 from dcf.scheduler.load_window import LoadWindow
 from dcf.scheduler.reconciler import ReplicaView
 from dcf.scheduler.supply import Claim, Grant, Need, need_of, share
 
 KEPT = 20
 """Decisions of a function that are remembered."""
+REFRESH_S = 5.0
+"""The figures of a record that goes on to hold are renewed so often."""
 FIRST_SLOTS = 1
 """Handlers that run at once in a replica, until one has said: that of a sync handler."""
 
@@ -39,16 +41,42 @@ class _Function:
     decisions: deque[ScaleDecision] = field(default_factory=lambda: deque(maxlen=KEPT))
     changed: bool = False
     """A record was added that is not stored yet."""
+    noted_at: float = 0.0
+    """When the last record was made, or had its figures renewed."""
+    base: FunctionSpec | None = None
+    scaled: FunctionSpec | None = None
+    """What `scale` made last, and of what."""
 
-    def note(self, made: ScaleDecision) -> None:
-        """Keep each change and each limit that lasts; what is held for the same reason is one record, as of now."""
-        last = self.decisions[-1] if self.decisions else None
-        if last is not None and made.held:
-            if made.limit == last.limit and not last.held:
-                return  # the change says why it is so
-            if last.held and (made.limit == last.limit or not {made.limit, last.limit} & LASTING):
-                self.decisions[-1] = replace(made, at=last.at)
-                return
+    def scale(self, base: FunctionSpec, replicas: int) -> FunctionSpec:
+        """The spec with its number; the same object as before where nothing is new."""
+        if self.scaled is None or base is not self.base or self.scaled.desired != replicas:
+            self.base, self.scaled = base, base.scaled_to(replicas)
+        return self.scaled
+
+    def note(self, wish: Wish, grant: Grant | None, *, ready: int, now_s: float) -> None:
+        """Keep each change and each limit that lasts; what is held for the same reason is one record."""
+        replicas, limit = wish.replicas, wish.limit
+        if grant is not None and grant.replicas != replicas:
+            replicas, limit = grant.replicas, "supply"
+        last, held = self.decisions[-1] if self.decisions else None, replicas == wish.before
+        if last is not None and held and limit == last.limit and (not last.held or now_s - self.noted_at < REFRESH_S):
+            return
+        reason = wish.reason
+        if limit == "supply" and grant is not None:
+            reason = f"{replicas} instead of {wish.replicas}: {grant.reason}"
+        made = ScaleDecision(
+            at=now_s,
+            seen=wish.seen or LoadFacts(ready=ready),
+            before=wish.before,
+            wanted=wish.wanted,
+            replicas=replicas,
+            reason=reason,
+            limit=limit,
+        )
+        self.noted_at = now_s
+        if last is not None and held and last.held and (limit == last.limit or not {limit, last.limit} & LASTING):
+            self.decisions[-1] = replace(made, at=last.at)
+            return
         self.decisions.append(made)
         self.changed = True
 
@@ -89,14 +117,12 @@ class Scaler:
         if any(spec.limits or spec.requests for spec in elastic.values()):
             grants = share(nodes, _claims(specs, wishes, present))
         done = dict(specs)
-        for name, made in wishes.items():
-            grant = grants.get(name)
-            if grant is not None and grant.replicas != made.replicas:
-                reason = f"{grant.replicas} instead of {made.replicas}: {grant.reason}"
-                made = replace(made, replicas=grant.replicas, reason=reason, limit="supply")
-                self._functions[name].memory.replicas = grant.replicas
-            self._functions[name].note(made)
-            done[name] = elastic[name].scaled_to(made.replicas)
+        for name, wish in wishes.items():
+            function, grant = self._functions[name], grants.get(name)
+            if grant is not None:
+                function.memory.replicas = grant.replicas
+            function.note(wish, grant, ready=_ready(present[name]), now_s=now_s)
+            done[name] = function.scale(elastic[name], function.memory.replicas)
         return done
 
     def decisions_of(self, name: str) -> Sequence[ScaleDecision]:
@@ -123,22 +149,20 @@ class Scaler:
         last = function.decisions[-1] if function and function.decisions else None
         return last.reason if last is not None and last.limit == "supply" else ""
 
-    def _wish(self, spec: FunctionSpec, heard: Sequence[LoadReport], present: Present, now_s: float) -> ScaleDecision:
+    def _wish(self, spec: FunctionSpec, heard: Sequence[LoadReport], present: Present, now_s: float) -> Wish:
         """What its calls ask for, within its own limits."""
         policy = spec.scaling
         assert policy is not None
         function = self._functions.get(spec.name)
         if function is None or function.uid != spec.uid:
             function = self._functions[spec.name] = self._begin(spec, policy, present, now_s)
-        before = function.memory.replicas
-        ready = sum(view.serving for view in present.views)
         load = None
         if heard:
             function.window.add([(one.slice_name, one.functions.get(spec.name)) for one in heard], now_s)
         slots = spec.concurrency or function.window.slots or FIRST_SLOTS
         if heard:
-            load = function.window.facts(now_s, ready=ready, slots=slots)
-        wish = decide(
+            load = function.window.facts(now_s, ready=_ready(present), slots=slots)
+        return decide(
             load,
             policy,
             function.memory,
@@ -146,15 +170,6 @@ class Scaler:
             now_s=now_s,
             failed=present.failed,
             rules=self._rules,
-        )
-        return ScaleDecision(
-            at=now_s,
-            seen=load or LoadFacts(ready=ready),
-            before=before,
-            wanted=wish.wanted,
-            replicas=wish.replicas,
-            reason=wish.reason,
-            limit=wish.limit,
         )
 
     def _begin(self, spec: FunctionSpec, policy: ScalingPolicy, present: Present, now_s: float) -> _Function:
@@ -166,8 +181,12 @@ class Scaler:
         return _Function(uid=spec.uid, window=window, memory=memory)
 
 
+def _ready(present: Present) -> int:
+    return sum(view.serving for view in present.views)
+
+
 def _claims(
-    specs: Mapping[str, FunctionSpec], wishes: Mapping[str, ScaleDecision], present: Mapping[str, Present]
+    specs: Mapping[str, FunctionSpec], wishes: Mapping[str, Wish], present: Mapping[str, Present]
 ) -> list[Claim]:
     """Of all that have replicas, those of a function that was deleted too: they hold what they have."""
     claims = []
@@ -176,7 +195,7 @@ def _claims(
         for view in one.views:
             held[view.node] = held.get(view.node, 0) + 1
         spec, wish = specs.get(name), wishes.get(name)
-        seen = wish.seen if wish else LoadFacts()
+        seen = (wish.seen if wish else None) or LoadFacts()
         is_idle = not (seen.queued or seen.now or seen.burst)
         claims.append(
             Claim(

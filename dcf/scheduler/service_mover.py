@@ -34,6 +34,13 @@ class ServiceMover:
         """Those that have a service, also one without replicas."""
         return set(self._backend.services())
 
+    def is_at_rest(self, spec: FunctionSpec) -> bool:
+        """Whether its service is as it was written, and nobody changes it, by hand either."""
+        one = self._backend.services().get(spec.name)
+        if one is None or one.updating or one.rolling_back or one.waiting:
+            return False
+        return (one.uid, one.generation, one.digest) == made_of(spec) and one.replicas == spec.desired
+
     async def move(
         self,
         spec: FunctionSpec,

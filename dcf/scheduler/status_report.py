@@ -8,7 +8,7 @@ Pure: no I/O, no clock.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from dcf.domain.function import FunctionSpec
 from dcf.domain.scaling import NO_COLD_START, ColdStart
@@ -68,16 +68,23 @@ def describe(
     )
 
 
-def without_noise(status: FunctionStatus) -> FunctionStatus:
-    """`status` less what changes all the time; two that are equal need not both be written."""
-    return replace(
-        status,
-        updated_at=0.0,
-        scaled="",
-        replicas=tuple(
-            replace(one, state="ready" if one.state in SERVING else one.state, in_flight=0, memory_bytes=0)
+def gist(status: FunctionStatus) -> tuple[object, ...]:
+    """`status` less what changes all the time; two with the same gist need not both be written."""
+    return (
+        status.uid,
+        status.generation,
+        status.desired,
+        status.ready,
+        status.failed,
+        status.settled,
+        status.reason,
+        status.log_tail,
+        status.elastic,
+        status.cold_start,
+        [
+            (one.name, "ready" if one.state in SERVING else one.state, one.generation, one.address, one.node, one.gpus)
             for one in status.replicas
-        ),
+        ],
     )
 
 

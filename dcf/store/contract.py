@@ -156,8 +156,10 @@ class SchedulerWriter(SpecReader, LoadReader, Protocol):
         """Replace a function's endpoints; an empty list removes the key."""
         ...
 
-    async def write_status(self, fence: Fence, status: FunctionStatus) -> None:
-        """Replace a function's status."""
+    async def write_statuses(
+        self, fence: Fence, statuses: Sequence[FunctionStatus], *, quiet: Sequence[FunctionStatus] = ()
+    ) -> None:
+        """Replace the statuses of functions; the `quiet` ones, in which nothing has changed, without a hint."""
         ...
 
     async def write_nodes(self, fence: Fence, nodes: Sequence[NodeStatus]) -> None:

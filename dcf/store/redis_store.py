@@ -50,6 +50,8 @@ MAX_CONNECTIONS = 32
 SILENCE_S = 10.0
 """After that long without a hint the channel is tested: a lost host breaks no connection by itself."""
 
+STATUSES_AT_ONCE = 100
+
 LOAD_KEPT_S = 60.0
 """A report that nobody writes again is gone after so long; it counts for REPORT_TTL_S."""
 
@@ -97,12 +99,15 @@ class RedisStore:
     def __init__(self, client: redis.asyncio.Redis, *, shown: str) -> None:
         self._client = client
         self._shown = shown
+        self._specs: dict[str, tuple[str, FunctionSpec]] = {}
+        """As they were read last, with their texts: a scheduler reads all of them every second."""
         scripts = importlib.resources.files("dcf.store") / "scripts"
         self._scripts = {
             name: client.register_script((scripts / f"{name}.lua").read_text())
             for name in (
                 "write_spec", "delete_spec", "write_counts", "read_counts",
-                "acquire_lease", "renew_lease", "release_lease", "write_fenced", "write_load", "read_load",
+                "acquire_lease", "renew_lease", "release_lease", "write_fenced", "write_statuses", "write_load",
+                "read_load",
             )
         }  # fmt: skip
 
@@ -114,8 +119,14 @@ class RedisStore:
     # specs
 
     async def read_specs(self) -> dict[str, FunctionSpec]:
-        """All specs by function name."""
-        return {name: spec_from_json(data) for name, data in (await self._read_hash(keys.SPECS)).items()}
+        """All specs by function name; one that has not changed is the same object as before."""
+        async with self._door():
+            texts = await cast("Awaitable[dict[str, str]]", self._client.hgetall(keys.SPECS))
+        known, self._specs = self._specs, {}
+        for name, text in texts.items():
+            before = known.get(name)
+            self._specs[name] = before if before and before[0] == text else (text, spec_from_json(json.loads(text)))
+        return {name: spec for name, (_, spec) in self._specs.items()}
 
     async def read_spec(self, function: str) -> FunctionSpec | None:
         """One spec, None where the function is not deployed."""
@@ -198,9 +209,21 @@ class RedisStore:
         text = json.dumps([dataclasses.asdict(endpoint) for endpoint in endpoints]) if endpoints else ""
         await self._write_fenced(fence, function, {"endpoints": text})
 
-    async def write_status(self, fence: Fence, status: FunctionStatus) -> None:
-        """Replace a function's status. Raises LeaseLostError."""
-        await self._write_fenced(fence, status.name, {"status": json.dumps(status_to_json(status))})
+    async def write_statuses(
+        self, fence: Fence, statuses: Sequence[FunctionStatus], *, quiet: Sequence[FunctionStatus] = ()
+    ) -> None:
+        """Replace the statuses of functions; the `quiet` ones without a hint. Raises LeaseLostError."""
+        flat = [
+            part
+            for news, group in (("1", statuses), ("", quiet))
+            for status in group
+            for part in (status.name, json.dumps(status_to_json(status), separators=(",", ":")), news)
+        ]
+        # In pieces: Redis answers nobody else while a script runs.
+        for at in range(0, len(flat), 3 * STATUSES_AT_ONCE):
+            arguments = [keys.CHANGES, str(fence), *flat[at : at + 3 * STATUSES_AT_ONCE]]
+            if not await self._run("write_statuses", [keys.FENCE, keys.STATUS], arguments):
+                raise LeaseLostError("another scheduler leads now: no status was written")
 
     async def write_nodes(self, fence: Fence, nodes: Sequence[NodeStatus]) -> None:
         """Replace what is known of the machines. Raises LeaseLostError."""

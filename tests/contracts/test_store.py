@@ -203,7 +203,7 @@ async def test_endpoints_and_status_come_back_as_they_were_written(store: RedisS
     )
 
     await store.write_endpoints(fence, "echo", [replica()])
-    await store.write_status(fence, status)
+    await store.write_statuses(fence, [status])
 
     assert await store.read_endpoints() == {"echo": (replica(),)}
     assert await store.read_statuses() == {"echo": status}
@@ -222,7 +222,7 @@ async def test_a_status_is_deleted_with_its_endpoints(store: RedisStore) -> None
     fence = await lead(store)
     for name in ("echo", "other"):
         await store.write_endpoints(fence, name, [replica()])
-        await store.write_status(fence, FunctionStatus(name=name, uid="u1"))
+        await store.write_statuses(fence, [FunctionStatus(name=name, uid="u1")])
 
     await store.delete_status(fence, "echo")
 
@@ -279,10 +279,10 @@ async def test_the_same_owner_takes_its_lease_again_and_its_old_process_can_writ
 
     assert new > old
     with pytest.raises(LeaseLostError):
-        await store.write_status(old, FunctionStatus(name="echo", uid="u1"))
+        await store.write_statuses(old, [FunctionStatus(name="echo", uid="u1")])
     with pytest.raises(LeaseLostError):
         await store.renew_lease("one", old, ttl_s=30)
-    await store.write_status(new, FunctionStatus(name="echo", uid="u1"))
+    await store.write_statuses(new, [FunctionStatus(name="echo", uid="u1")])
 
 
 async def test_under_an_old_fence_nothing_is_written(store: RedisStore) -> None:
@@ -294,7 +294,7 @@ async def test_under_an_old_fence_nothing_is_written(store: RedisStore) -> None:
     with pytest.raises(LeaseLostError):
         await store.write_endpoints(old, "echo", [])
     with pytest.raises(LeaseLostError):
-        await store.write_status(old, FunctionStatus(name="echo", uid="u1"))
+        await store.write_statuses(old, [FunctionStatus(name="echo", uid="u1")])
     with pytest.raises(LeaseLostError):
         await store.delete_status(old, "echo")
     with pytest.raises(LeaseLostError):
@@ -389,7 +389,7 @@ async def test_each_write_is_heard(store: RedisStore, hints: AsyncGenerator[Chan
     await store.write_spec(ECHO, expected_revision=0)
     fence = await lead(store)
     await store.write_endpoints(fence, "echo", [replica()])
-    await store.write_status(fence, FunctionStatus(name="echo", uid="u1"))
+    await store.write_statuses(fence, [FunctionStatus(name="echo", uid="u1")])
     await store.delete_spec("echo")
 
     async with asyncio.timeout(5):

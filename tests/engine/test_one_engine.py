@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,12 @@ import pytest
 
 from tests.engine.containers import remove_containers
 from tests.engine.host_engine import Engine
+from tests.flows.bursts import ELASTIC, HANDLER, check_that_all_served_and_sleep, play
 from tests.flows.cluster import Cluster, until
 
 ECHO = "def Handler(req):\n    return b'one ' + req.input\n"
 TWO = "def Handler(req):\n    return b'two ' + req.input\n"
+HELD = 50
 RAISES = "class Handler:\n    def __init__(self):\n        raise ValueError('no weights here')\n"
 
 
@@ -79,7 +83,7 @@ def function(cluster: DockerCluster, request: pytest.FixtureRequest) -> Iterator
     name = request.node.name.removeprefix("test_")[:20].strip("_").replace("_", "-")
     yield name
     cluster.run("function", "delete", name, check=False)
-    until(lambda: not [one for one in cluster.containers() if one.startswith(f"{name}-g")], what="containers gone")
+    until(lambda: not own_containers(cluster, name), what="containers gone")
 
 
 def test_the_main_job(cluster: DockerCluster, function: str) -> None:
@@ -224,3 +228,45 @@ def test_a_third_gpu_replica_waits_and_says_for_what(
     assert sorted(node["gpusUsed"]) == ["GPU-aaaa", "GPU-bbbb"]
     cluster.run("function", "scale", function, "2")
     until(lambda: cluster.info(function)["settled"], what="settled with 2")
+
+
+async def test_a_burst_from_zero_uses_all_replicas_and_leaves_none(cluster: DockerCluster, function: str) -> None:
+    deployed = cluster.deploy_image(function, HANDLER, concurrency=1, scaling=ELASTIC)
+    assert deployed.returncode == 0, deployed.stderr
+    assert not own_containers(cluster, function)
+
+    seen = await play(f"{cluster.url}/function/{function}", clients=40, for_s=20.0)
+
+    check_that_all_served_and_sleep(cluster, function, seen)
+    until(lambda: not own_containers(cluster, function), limit_s=60, what="no container")
+
+
+def test_calls_held_for_an_image_that_is_gone_get_the_cause_until_it_is_back(
+    cluster: DockerCluster, function: str
+) -> None:
+    cluster.make(function, ECHO, scaling=ELASTIC)
+    [built] = json.loads(
+        cluster.run("function", "build", "-f", f"{function}/config.yaml", "--output", "json", timeout_s=300).stdout
+    )
+    image, images = str(built["image"]), cluster.engine.client.images
+    kept = images.get(image)
+    kept.tag("dcf-test", "kept")
+    cluster.run("function", "deploy", "-f", f"{function}/config.yaml")
+    images.remove(image)
+    began = time.monotonic()
+
+    with ThreadPoolExecutor(HELD) as callers:
+        answers = list(callers.map(lambda _: cluster.call(function), range(HELD)))
+
+    assert {status for status, _ in answers} == {503}
+    assert all(image in json.loads(body)["error"]["message"] for _, body in answers), answers[0]
+    assert time.monotonic() - began < 30.0
+    assert not own_containers(cluster, function)
+    kept.tag(*image.rsplit(":", 1))
+    images.remove("dcf-test:kept")
+    until(lambda: cluster.function(function)["replicas"] == 0, limit_s=30, what="asleep again")
+    assert cluster.call(function) == (200, b"one x")
+
+
+def own_containers(cluster: DockerCluster, function: str) -> list[str]:
+    return [one for one in cluster.containers() if one.startswith(f"{function}-g")]

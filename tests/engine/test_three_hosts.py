@@ -12,6 +12,7 @@ from tests.engine.host_engine import Engine
 from tests.engine.registry import Registry
 from tests.engine.stack import Callers, StackCluster, error_of, timed
 from tests.engine.three_engines import GPU_NODE, NODES, ThreeEngines
+from tests.flows.bursts import ELASTIC, HANDLER, check_that_all_served_and_sleep, play
 from tests.flows.cluster import until
 
 pytestmark = pytest.mark.timeout(420)
@@ -165,6 +166,21 @@ def test_two_gpu_replicas_have_two_gpus_and_the_third_waits(
     cluster.run("function", "delete", "seer")
 
 
+async def test_a_burst_from_zero_uses_all_replicas_on_all_nodes_and_leaves_none(cluster: StackCluster) -> None:
+    deployed = cluster.deploy_image("burst", HANDLER, concurrency=1, scaling=ELASTIC)
+    assert deployed.returncode == 0, deployed.stderr + cluster.logs()
+    assert own_containers(cluster, "burst") == []
+
+    seen = await play(f"{cluster.url}/function/burst", clients=40, for_s=20.0)
+    nodes = {state["node"] for state in cluster.info("burst")["replicaStates"]}
+
+    check_that_all_served_and_sleep(cluster, "burst", seen)
+    assert nodes == {cluster.engines.hostname(n) for n in NODES}
+    until(lambda: cluster.running("burst") == {}, limit_s=60, what="no task runs")
+    until(lambda: not own_containers(cluster, "burst"), limit_s=60, what="no container on any node")
+    cluster.run("function", "delete", "burst")
+
+
 def test_a_version_that_cannot_start_is_rolled_back_with_the_reason(cluster: StackCluster, where: str) -> None:
     until(lambda: cluster.info(where)["settled"], limit_s=60, what="settled")
 
@@ -232,3 +248,9 @@ def cluster_nodes(cluster: StackCluster) -> list[dict[str, str]]:
     status, body = cluster.get("/system/nodes")
     assert status == 200
     return list(json.loads(body))
+
+
+def own_containers(cluster: StackCluster, function: str) -> list[str]:
+    """Ids of those that run, on all nodes."""
+    label = f"com.docker.swarm.service.name={cluster.name}_{function}"
+    return [one.id for n in NODES for one in cluster.engines.client(n).containers.list(filters={"label": label})]

@@ -9,6 +9,11 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
+from tests.flows.cluster import Cluster, until
+
+ELASTIC = {"min": 0, "max": 8, "idle": "5s", "initial": 0}
+"""`deploy` starts none of it."""
+
 HANDLER = """
 import os, socket, time
 
@@ -58,3 +63,21 @@ async def play(url: str, *, clients: int, for_s: float) -> Burst:
         for name in range(clients):
             group.create_task(client(session, name))
     return seen
+
+
+def check_that_all_served_and_sleep(cluster: Cluster, name: str, seen: Burst) -> None:
+    """What holds of every backend after `play` on a function of `ELASTIC` and concurrency 1; waits until it sleeps."""
+    assert seen.wrong == []
+    assert set(seen.statuses) == {200}
+    assert len(seen.replicas) == 8
+    until(lambda: cluster.function(name)["replicas"] == 0, limit_s=60, what="zero replicas wanted")
+    total = seen.statuses[200]
+    until(lambda: cluster.function(name)["invocationCount"] == total, what=f"a count of {total}")
+    reason = "asleep: the next call starts a replica"
+    until(lambda: cluster.function(name)["reason"] == reason, limit_s=60, what="asleep")
+    facts = cluster.json("function", "describe", name)
+    reasons = [one["reason"] for one in facts["decisions"]]
+    assert any(reason.startswith("from zero to ") for reason in reasons), reasons
+    assert any("max is 8" in reason for reason in reasons), reasons
+    assert reasons[-1] == "down from 8 to 0: no call for 5s (idle, min: 0)"
+    assert 0.0 < facts["coldStart"]["watcherS"] <= facts["coldStart"]["loadedS"], facts["coldStart"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from dcf.scheduler.backoff import Backoff
-from dcf.scheduler.status_report import Failure, describe, without_noise
+from dcf.scheduler.status_report import Failure, describe, gist
 from tests.scheduler.test_reconciler import spec_of, view
 
 FAILURE = Failure(replica="echo-g1-0", cause="ValueError: no weights", log_tail=("a", "b"))
@@ -95,4 +95,4 @@ def test_calls_and_memory_alone_are_no_news() -> None:
     busy = describe(spec, [view(spec, 0, "busy", in_flight=3, memory_bytes=9)], Backoff(), None)
 
     assert idle != busy
-    assert without_noise(idle) == without_noise(dataclasses.replace(busy, updated_at=5.0))
+    assert gist(idle) == gist(dataclasses.replace(busy, updated_at=5.0))
