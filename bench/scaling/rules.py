@@ -103,7 +103,7 @@ class Dcf:
     def _turn(self, now_s: float, cluster: Cluster) -> None:
         self._decide_at = now_s + TICK_S
         self._window.add([("gateway", self._report)], now_s)
-        load = self._window.facts(now_s, ready=cluster.ready, slots=SLOTS)
+        load = self._window.facts(ready=cluster.ready, slots=SLOTS)
         if self._memory is None:
             self._memory = ScaleMemory(replicas=cluster.desired, since=now_s)
         wish = self._decide(load, self._policy, self._memory, slots=SLOTS, now_s=now_s, rules=self._rules)

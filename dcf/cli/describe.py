@@ -84,7 +84,7 @@ def info(name: NameArgument, gateway: GatewayOption = None, output: OutputOption
             ("Scaling", show_scaling(function)),
             ("Now", show_load(function)),
             ("Cold start", show_cold_start(function)),
-            ("Generation", f"{function.generation}{'' if function.settled else ' (being rolled out)'}"),
+            ("Generation", f"{function.generation}{' (being rolled out)' if is_rolled_out(function) else ''}"),
             *(("Label", f"{key}={value}") for key, value in sorted(function.labels.items())),
             *_spec_facts(function.spec or {}),
             ("Batch", show_batch(function)),
@@ -150,6 +150,11 @@ def _spec_facts(spec: dict[str, Any]) -> list[tuple[str, str]]:
     return facts
 
 
+def is_rolled_out(function: Function) -> bool:
+    """Whether replicas of another generation are there, or none of this one yet."""
+    return not function.settled and any(one.generation != function.generation for one in function.replica_states)
+
+
 def show_range(function: Function) -> str:
     """`1 to 8 replicas`, as the spec has it."""
     scaling = (function.spec or {}).get("scaling") or {}
@@ -161,9 +166,10 @@ def show_scaling(function: Function) -> str:
     scaling = (function.spec or {}).get("scaling")
     if not scaling:
         return ""
-    target = scaling.get("target") or "its concurrency"
     unit = "calls/s" if scaling.get("metric") == "rps" else "calls in flight or waiting"
-    text = f"{show_range(function)}; {scaling.get('utilization', 0.7):g} of {target} {unit} for each"
+    utilization = scaling.get("utilization", 0.7)
+    each = f"{scaling['target'] * utilization:g}" if scaling.get("target") else f"{utilization:g} x its concurrency"
+    text = f"{show_range(function)}, one for every {each} {unit}"
     if not scaling.get("min"):
         text += f"; asleep after {scaling.get('idle')} without a call"
     return text if function.elastic else f"{text} (pinned by hand now)"
@@ -275,7 +281,7 @@ def show_line(line: LogLine) -> str:
 def scale(
     name: NameArgument,
     replicas: Annotated[int | None, typer.Argument(metavar="N", min=0, help="Replicas, pinned by hand.")] = None,
-    auto: Annotated[bool, typer.Option("--auto", help="Back to what config.yaml says.")] = False,
+    auto: Annotated[bool, typer.Option("--auto", help="Release a number that was pinned by hand.")] = False,
     lowest: Annotated[int | None, typer.Option("--min", min=0, metavar="N", help="Elastic: never fewer.")] = None,
     highest: Annotated[int | None, typer.Option("--max", min=1, metavar="N", help="Elastic: never more.")] = None,
     gateway: GatewayOption = None,
@@ -305,7 +311,7 @@ def scale(
         write_json(to_json(function))
         return
     if function.elastic:
-        write(f"{name} follows its calls: {show_range(function)}; now {function.replicas}")
+        write(f"{name} follows its calls: {show_range(function)}")
         return
     how = "the number of its spec" if auto else "pinned by hand"
     write(f"{name} shall have {function.replicas} replica{'' if function.replicas == 1 else 's'} ({how})")

@@ -205,6 +205,8 @@ def _step(
     if number > most:
         memory.unmet, memory.unmet_at = number, now_s
         number, why = most, "rate"
+    if wanted < number == before <= max(1, policy.min_replicas):
+        why = "min"
     clamped = _clamp(number, policy)
     if clamped != number:
         number, why = clamped, "max" if clamped < number else "min"
@@ -241,7 +243,9 @@ def _seen(load: LoadFacts, policy: ScalingPolicy, per_replica: float) -> str:
         measured, unit = max(load.per_s, load.burst_per_s), "calls/s"
     else:
         measured, unit = max(load.in_flight, load.burst), "in flight"
-    return f"{measured:.1f} {unit}, {load.queued} waiting, {per_replica:g} a replica"
+    # Else nobody would understand why what waits changes nothing.
+    soon = " (gone within a second)" if load.queued and load.pressing < load.queued / 2 else ""
+    return f"{measured:.1f} {unit}, {load.queued} waiting{soon}, {per_replica:g} a replica"
 
 
 def _reason(seen: str, policy: ScalingPolicy, *, before: int, replicas: int, wanted: int, limit: str) -> str:

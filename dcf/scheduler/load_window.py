@@ -9,8 +9,9 @@ Pure: no I/O, no clock.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from dcf.domain.load import FunctionLoad, LoadReport
 from dcf.domain.scaling import LoadFacts
@@ -20,6 +21,7 @@ WORTHWHILE_S = 1.0
 long counts half, so that nothing jumps."""
 CLEARED_S = 2.0
 """A backlog shall be worked off within so long, beside the calls that come."""
+NO_AGES: Mapping[str, float] = MappingProxyType({})
 POINT_S = 0.5
 """Points that are nearer to each other become one: a burst of wake-ups makes no long history."""
 
@@ -32,6 +34,9 @@ class _Slice:
 
     def add(self, at: float, busy_s: float, arrivals: int, keep_s: float) -> None:
         points = self.points
+        if points and at <= points[-1][0]:
+            points[-1] = (points[-1][0], busy_s, arrivals)  # the same word again, or clocks that were set
+            return
         # The last point moves along until it is far enough from the one before it.
         if len(points) > 1 and at - points[-2][0] < POINT_S:
             points[-1] = (at, busy_s, arrivals)
@@ -40,13 +45,13 @@ class _Slice:
         while len(points) > 2 and at - points[1][0] >= keep_s:
             points.popleft()
 
-    def over(self, window_s: float, now_s: float) -> tuple[float, float]:
-        """Growth of busy_s and arrivals in the window, each divided by the window's length."""
+    def over(self, window_s: float) -> tuple[float, float]:
+        """Growth of busy_s and arrivals in the window that ends with the last word, each divided by its length."""
         points = self.points
         if not points:
             return 0.0, 0.0
         end, busy_s, arrivals = points[-1]
-        start_at = now_s - window_s
+        start_at = end - window_s
         for index in range(len(points) - 2, -1, -1):
             at, busy, came = points[index]
             if at <= start_at:
@@ -76,8 +81,18 @@ class LoadWindow:
         self.came = False
         """Whether a call came between the last two times."""
 
-    def add(self, reports: Sequence[tuple[str, FunctionLoad | None]], now_s: float) -> None:
-        """Take in what the gateways with a fresh word say: each slice, and the function's load; None: nothing new."""
+    def add(
+        self,
+        reports: Sequence[tuple[str, FunctionLoad | None]],
+        now_s: float,
+        *,
+        ages_s: Mapping[str, float] = NO_AGES,
+    ) -> None:
+        """Take in what the gateways with a fresh word say: each slice, and the function's load; None: nothing new.
+
+        Args:
+            ages_s: by slice, how old its word is; one that is not there has just come.
+        """
         self.queued = self.in_flight = 0
         self.oldest_wait_s = 0.0
         came = False
@@ -101,18 +116,18 @@ class LoadWindow:
                 self.in_flight += said.in_flight
                 self.oldest_wait_s = max(self.oldest_wait_s, said.oldest_wait_s)
                 self.slots = said.slots or self.slots
-            one.add(now_s, busy_s, arrivals, self._stable_s)
+            one.add(now_s - ages_s.get(name, 0.0), busy_s, arrivals, self._stable_s)
         self.came = came
         for name in self._slices.keys() - {name for name, _ in reports}:
             del self._slices[name]
 
-    def facts(self, now_s: float, *, ready: int, slots: int) -> LoadFacts:
+    def facts(self, *, ready: int, slots: int) -> LoadFacts:
         """Means over the windows; `slots` are those of one replica."""
         stable = burst = per_s = burst_per_s = 0.0
         for one in self._slices.values():
-            busy, came = one.over(self._stable_s, now_s)
+            busy, came = one.over(self._stable_s)
             stable, per_s = stable + busy, per_s + came
-            busy, came = one.over(self._burst_s, now_s)
+            busy, came = one.over(self._burst_s)
             burst, burst_per_s = burst + busy, burst_per_s + came
         return LoadFacts(
             in_flight=stable,

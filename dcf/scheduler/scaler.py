@@ -76,6 +76,7 @@ class _Function:
         self.noted_at = now_s
         if last is not None and held and last.held and (limit == last.limit or not {limit, last.limit} & LASTING):
             self.decisions[-1] = replace(made, at=last.at)
+            self.changed = self.changed or reason != last.reason
             return
         self.decisions.append(made)
         self.changed = True
@@ -158,10 +159,12 @@ class Scaler:
             function = self._functions[spec.name] = self._begin(spec, policy, present, now_s)
         load = None
         if heard:
-            function.window.add([(one.slice_name, one.functions.get(spec.name)) for one in heard], now_s)
-        slots = spec.concurrency or function.window.slots or FIRST_SLOTS
+            said = [(one.slice_name, one.functions.get(spec.name)) for one in heard]
+            function.window.add(said, now_s, ages_s={one.slice_name: one.age_s for one in heard})
+        # What the replicas say themselves: how a handler batches, or whether it is an async one, nobody else knows.
+        slots = function.window.slots or max(spec.concurrency or FIRST_SLOTS, spec.batch_max_size)
         if heard:
-            load = function.window.facts(now_s, ready=_ready(present), slots=slots)
+            load = function.window.facts(ready=_ready(present), slots=slots)
         return decide(
             load,
             policy,

@@ -167,7 +167,7 @@ def share(nodes: Sequence[NodeStatus], claims: Sequence[Claim]) -> dict[str, Gra
     for one in needy:
         number = got[one.function]
         if number < one.wish:
-            grants[one.function] = Grant(replicas=number, reason=_why(one, number, nodes, claims, rooms))
+            grants[one.function] = Grant(replicas=number, reason=_why(one, nodes, claims, rooms))
     _put_to_sleep(claims, starved, rooms, grants)
     return grants
 
@@ -221,7 +221,7 @@ def _placed(rooms: Sequence[Room], lacks: Sequence[tuple[Need, int]]) -> int:
     return placed
 
 
-def _why(claim: Claim, number: int, nodes: Sequence[NodeStatus], claims: Sequence[Claim], rooms: Sequence[Room]) -> str:
+def _why(claim: Claim, nodes: Sequence[NodeStatus], claims: Sequence[Claim], rooms: Sequence[Room]) -> str:
     need = claim.need
     ready = [node for node in nodes if node.ready]
     if need.gpus and not any(room.gpus >= need.gpus for room in rooms):
@@ -230,8 +230,8 @@ def _why(claim: Claim, number: int, nodes: Sequence[NodeStatus], claims: Sequenc
         by = f" by {', '.join(holders)}" if holders else ""
         what = f"no GPU free: {used} of {total} are held{by}, each replica asks for {need.gpus}"
     else:
-        asked = [f"{need.gpus} GPUs"] if need.gpus else []
-        asked += [f"{need.cpus:g} CPUs"] if need.cpus else []
+        asked = [f"{need.gpus} GPU{'' if need.gpus == 1 else 's'}"] if need.gpus else []
+        asked += [f"{need.cpus:g} CPU{'' if need.cpus == 1 else 's'}"] if need.cpus else []
         asked += [f"{need.memory_bytes / 1e9:.1f} GB"] if need.memory_bytes else []
         what = f"no machine has room for more, each replica is promised {' and '.join(asked)}"
-    return f"{what}; {number} of {claim.wish} can be placed"
+    return what

@@ -46,7 +46,7 @@ def wait_for(look: Callable[[], Any], what: str, *, within_s: float = 30.0) -> A
 class Cluster:
     """Redis and a scheduler; gateways come and go."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, lease_ttl_s: float = 1.5) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="dcf-g-", dir="/tmp"))
         self.state, self.bundles = self.folder / "state", self.folder / "bundles"
         self.state.mkdir()
@@ -58,9 +58,18 @@ class Cluster:
             "DCF_STATE": str(self.state),
             "DCF_BUNDLES": str(self.bundles),
             "DCF_TICK_S": "0.2",
-            "DCF_LEASE_TTL_S": "1.5",
+            "DCF_LEASE_TTL_S": str(lease_ttl_s),
         }
-        self.start("dcf.scheduler", self._scheduler)
+        self.scheduler = self.start("dcf.scheduler", self._scheduler)
+
+    def start_standby(self) -> subprocess.Popen[bytes]:
+        """Another scheduler, which waits for the lease of the first."""
+        return self.start("dcf.scheduler", self._scheduler | {"DCF_SCHEDULER_ID": "local-1"})
+
+    def replicas(self, function: str) -> dict[str, int]:
+        """Pids of its watchers by replica, whoever started them."""
+        records = [json.loads(path.read_text()) for path in self.state.glob("replicas/*/replica.json")]
+        return {one["name"]: one["pid"] for one in records if one["function"] == function}
 
     def start(self, module: str, environ: dict[str, str], fds: tuple[int, ...] = ()) -> subprocess.Popen[bytes]:
         plain = {key: text for key, text in os.environ.items() if not key.startswith("DCF_")}

@@ -587,9 +587,7 @@ def over_an_hour(mean: float, *, noise: float, slots: int, seed: int, seconds: i
         )
         now_s = NOW + second
         window.add([("gateway", load)], now_s)
-        numbers.append(
-            decide(window.facts(now_s, ready=ready, slots=1), allowed, kept, slots=slots, now_s=now_s).replicas
-        )
+        numbers.append(decide(window.facts(ready=ready, slots=1), allowed, kept, slots=slots, now_s=now_s).replicas)
     return numbers
 
 

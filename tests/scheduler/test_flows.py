@@ -138,7 +138,7 @@ async def test_a_constructor_that_never_ends_is_a_failed_start(cluster: Cluster)
     image = make_bundle(cluster.bundles, "slow", NEVER_LOADS)
     cluster.start_scheduler()
 
-    await cluster.deploy(make_spec("slow", image, start_timeout_s=0.5))
+    await cluster.deploy(make_spec("slow", image, start_timeout_s=2.0))
 
     status = await cluster.status_when("slow", lambda seen: seen.reason and "failed" in seen.reason)
     assert "start" in status.reason

@@ -27,7 +27,7 @@ def window() -> LoadWindow:
 def hear(one: LoadWindow, at: float, **loads: FunctionLoad | None) -> LoadFacts:
     """Each gateway's word at that second, and the facts that follow."""
     one.add(list(loads.items()), NOW + at)
-    return one.facts(NOW + at, ready=3, slots=1)
+    return one.facts(ready=3, slots=1)
 
 
 def steady(one: LoadWindow, seconds: range, busy: float, arrivals: int, gateway: str = "a") -> LoadFacts:
@@ -140,7 +140,7 @@ def test_a_report_that_was_missed_changes_nothing() -> None:
     hear(gappy, 97, a=said(2.5 * 95, 4 * 95))  # the same word, read once more
     seen = hear(gappy, 99, a=said(2.5 * 99, 4 * 99))
 
-    assert seen.in_flight == pytest.approx(whole.facts(NOW + 99, ready=3, slots=1).in_flight)
+    assert seen.in_flight == pytest.approx(whole.facts(ready=3, slots=1).in_flight)
     assert seen.per_s == pytest.approx(4.0)
     assert seen.burst == pytest.approx(2.5)
 
@@ -213,7 +213,7 @@ def test_the_calls_of_an_earlier_function_of_that_name_do_not_count() -> None:
 
 
 def test_nobody_heard_is_nothing() -> None:
-    assert window().facts(NOW, ready=3, slots=1) == LoadFacts(ready=3)
+    assert window().facts(ready=3, slots=1) == LoadFacts(ready=3)
 
 
 def test_a_function_that_a_gateway_leaves_out_stands_still() -> None:
@@ -349,7 +349,7 @@ def test_however_it_is_read_an_even_load_is_its_own_mean(waits: list[float], bus
 def pressing(*reports: FunctionLoad, ready: int = 1) -> float:
     window = LoadWindow("u1", stable_s=60.0, burst_s=6.0)
     window.add([(f"gateway-{number}", one) for number, one in enumerate(reports)], 1000.0)
-    return window.facts(1000.0, ready=ready, slots=2).pressing
+    return window.facts(ready=ready, slots=2).pressing
 
 
 def waiting(queued: int, wait_s: float, handler_s: float) -> FunctionLoad:

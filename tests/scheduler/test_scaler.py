@@ -251,7 +251,7 @@ def test_changes_are_kept_and_what_is_held_between_them_is_one_record() -> None:
     for _ in range(30):
         world.turn(load())
 
-    assert world.records() == [(1, 1, "young"), (1, 3, ""), (3, 3, "burst")]
+    assert world.records() == [(1, 1, "min"), (1, 3, ""), (3, 3, "burst")]
     assert [one.at for one in world.decisions()] == [NOW + 1, NOW + 11, NOW + 12]
 
 
@@ -276,7 +276,7 @@ def test_a_limit_that_lasts_has_a_record_of_its_own() -> None:
         world.turn(heard=False)
     world.turn(load(queued=9))
 
-    assert world.records() == [(1, 1, "young"), (1, 3, "max"), (3, 3, "silence"), (3, 3, "max")]
+    assert world.records() == [(1, 1, "min"), (1, 3, "max"), (3, 3, "silence"), (3, 3, "max")]
 
 
 def test_limits_that_come_and_go_with_the_load_share_a_record() -> None:
@@ -333,7 +333,7 @@ def test_what_the_machines_cannot_place_is_not_asked_for_and_said() -> None:
 
     last = world.decisions("model")[-1]
     assert (last.wanted, last.replicas, last.limit) == (6, 2, "supply")
-    what = "no GPU free: 0 of 2 are held, each replica asks for 1; 2 of 6 can be placed"
+    what = "no GPU free: 0 of 2 are held, each replica asks for 1"
     assert last.reason == world.scaler.held_back("model") == f"2 instead of 6: {what}"
 
 

@@ -343,13 +343,13 @@ def test_the_reason_names_who_holds_the_gpus() -> None:
     )
 
     what = "no GPU free: 3 of 3 are held by first, more, second, each replica asks for 1"
-    assert granted["none"] == Grant(replicas=0, reason=f"{what}; 0 of 2 can be placed")
+    assert granted["none"] == Grant(replicas=0, reason=f"{what}")
 
 
 def test_the_reason_says_that_others_than_functions_hold_the_gpus() -> None:
     granted = share([machine(gpus=2, used=2)], [claim("model", 1, need=Need(gpus=2))])
 
-    assert granted["model"].reason == "no GPU free: 2 of 2 are held, each replica asks for 2; 0 of 1 can be placed"
+    assert granted["model"].reason == "no GPU free: 2 of 2 are held, each replica asks for 2"
 
 
 def test_the_reason_names_memory_and_cpus_where_they_are_short() -> None:
@@ -358,7 +358,7 @@ def test_the_reason_names_memory_and_cpus_where_they_are_short() -> None:
     granted = share(nodes, [claim("model", 9, need=Need(cpus=1.5, memory_bytes=4 * GB))])
 
     what = "no machine has room for more, each replica is promised 1.5 CPUs and 4.0 GB"
-    assert granted["model"] == Grant(replicas=2, reason=f"{what}; 2 of 9 can be placed")
+    assert granted["model"] == Grant(replicas=2, reason=f"{what}")
 
 
 def test_the_reason_does_not_blame_the_gpus_where_one_is_free() -> None:
