@@ -245,6 +245,7 @@ def _read_function(function: v1.Function) -> Function:
                 address=replica.address,
                 in_flight=replica.in_flight,
                 memory_bytes=replica.memory_bytes,
+                worker_restarts=replica.worker_restarts,
                 started_at=replica.started_at,
                 node=replica.node,
                 gpus=tuple(replica.gpus),

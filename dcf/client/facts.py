@@ -112,6 +112,7 @@ class ReplicaFacts:
     address: str = ""
     in_flight: int = 0
     memory_bytes: int = 0
+    worker_restarts: int = 0
     started_at: float = 0.0
     """Unix seconds."""
     node: str = ""

@@ -32,6 +32,7 @@ class ReplicaStatus:
     address: str = ""
     in_flight: int = 0
     memory_bytes: int = 0
+    worker_restarts: int = 0
     started_at: float = 0.0
     node: str = ""
     """Host name of its machine; "" where there is only one."""

@@ -72,6 +72,7 @@ class Measured:
     ready: int = 0
     gpus: int = 0
     memory_bytes: int = 0
+    worker_restarts: int = 0
 
 
 class Admin:
@@ -281,6 +282,7 @@ class Admin:
             ready=status.ready,
             gpus=sum(len(replica.gpus) for replica in status.replicas),
             memory_bytes=sum(replica.memory_bytes for replica in status.replicas),
+            worker_restarts=sum(replica.worker_restarts for replica in status.replicas),
         )
 
     def _not_found(self, name: str) -> InvocationError:

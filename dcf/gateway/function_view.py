@@ -150,6 +150,7 @@ def _replica(replica: ReplicaStatus) -> dict[str, Any]:
         "address": replica.address,
         "inFlight": replica.in_flight,
         "memoryBytes": replica.memory_bytes,
+        "workerRestarts": replica.worker_restarts,
         "startedAt": replica.started_at,
         "node": replica.node,
         "gpus": list(replica.gpus),

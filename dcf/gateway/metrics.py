@@ -108,13 +108,17 @@ def _replicas(functions: Mapping[str, Measured]) -> Iterator[Metric]:
     desired = GaugeMetricFamily("dcf_desired_replicas", "Replicas that shall run.", labels=labels)
     gpus = GaugeMetricFamily("dcf_gpus", "GPUs that its replicas hold.", labels=labels)
     memory = GaugeMetricFamily("dcf_memory_bytes", "Memory that its replicas use.", labels=labels)
+    restarts = GaugeMetricFamily(
+        "dcf_worker_restarts", "Workers that were replaced in the replicas that are there.", labels=labels
+    )
     for name, one in functions.items():
+        restarts.add_metric([name], one.worker_restarts)
         service.add_metric([name], one.ready)
         ready.add_metric([name], one.ready)
         desired.add_metric([name], one.desired)
         gpus.add_metric([name], one.gpus)
         memory.add_metric([name], one.memory_bytes)
-    yield from (service, ready, desired, gpus, memory)
+    yield from (service, ready, desired, gpus, memory, restarts)
 
 
 def _add(family: HistogramMetricFamily, function: str, histogram: Histogram) -> None:

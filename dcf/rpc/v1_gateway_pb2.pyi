@@ -222,7 +222,7 @@ class DeployRequest(_message.Message):
     def __init__(self, service: _Optional[str] = ..., image: _Optional[str] = ..., env_vars: _Optional[_Mapping[str, str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., annotations: _Optional[_Mapping[str, str]] = ..., constraints: _Optional[_Iterable[str]] = ..., secrets: _Optional[_Iterable[str]] = ..., registry_auth: _Optional[str] = ..., limits: _Optional[_Union[Resources, _Mapping]] = ..., requests: _Optional[_Union[Resources, _Mapping]] = ..., min_replicas: _Optional[int] = ..., max_replicas: _Optional[int] = ..., runtime: _Optional[str] = ..., description: _Optional[str] = ..., maintainer: _Optional[str] = ..., replicas: _Optional[int] = ..., concurrency: _Optional[int] = ..., workers: _Optional[int] = ..., timeout: _Optional[str] = ..., start_timeout: _Optional[str] = ..., kill_after: _Optional[str] = ..., queue: _Optional[int] = ..., max_payload: _Optional[str] = ..., debug: _Optional[bool] = ..., scaling: _Optional[_Union[Scaling, _Mapping]] = ..., batch: _Optional[_Union[Batch, _Mapping]] = ..., must_exist: _Optional[bool] = ...) -> None: ...
 
 class Replica(_message.Message):
-    __slots__ = ("name", "state", "generation", "address", "in_flight", "memory_bytes", "started_at", "node", "gpus")
+    __slots__ = ("name", "state", "generation", "address", "in_flight", "memory_bytes", "started_at", "node", "gpus", "worker_restarts")
     NAME_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
@@ -232,6 +232,7 @@ class Replica(_message.Message):
     STARTED_AT_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
     GPUS_FIELD_NUMBER: _ClassVar[int]
+    WORKER_RESTARTS_FIELD_NUMBER: _ClassVar[int]
     name: str
     state: str
     generation: int
@@ -241,7 +242,8 @@ class Replica(_message.Message):
     started_at: float
     node: str
     gpus: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., state: _Optional[str] = ..., generation: _Optional[int] = ..., address: _Optional[str] = ..., in_flight: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., started_at: _Optional[float] = ..., node: _Optional[str] = ..., gpus: _Optional[_Iterable[str]] = ...) -> None: ...
+    worker_restarts: int
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[str] = ..., generation: _Optional[int] = ..., address: _Optional[str] = ..., in_flight: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., started_at: _Optional[float] = ..., node: _Optional[str] = ..., gpus: _Optional[_Iterable[str]] = ..., worker_restarts: _Optional[int] = ...) -> None: ...
 
 class CallStats(_message.Message):
     __slots__ = ("queue_wait_mean_s", "queue_wait_p99_s", "batches", "batch_size_mean")

@@ -210,6 +210,7 @@ class ControlLoop:
             grace_s=replica.grace_s,
             in_flight=report.in_flight,
             memory_bytes=report.memory_bytes,
+            worker_restarts=report.worker_restarts,
             silent=silent,
             note=report.note,
             node=replica.node,

@@ -43,6 +43,8 @@ class ReplicaView:
     """How long it may drain."""
     in_flight: int = 0
     memory_bytes: int = 0
+    worker_restarts: int = 0
+    """Workers that died, or were ended for a handler that did not end, and were replaced."""
     silent: bool = False
     """Its process lives, and it has stopped reporting."""
     note: str = ""

@@ -99,6 +99,7 @@ def _show(replica: ReplicaView) -> ReplicaStatus:
         address=replica.address,
         in_flight=replica.in_flight,
         memory_bytes=replica.memory_bytes,
+        worker_restarts=replica.worker_restarts,
         started_at=replica.started_at,
         node=replica.node,
         gpus=replica.gpus,

@@ -49,6 +49,7 @@ class Report:
     state: ReplicaState = "starting"
     in_flight: int = 0
     memory_bytes: int = 0
+    worker_restarts: int = 0
     note: str = ""
     heard_at: float | None = None
     """None: never yet."""
@@ -125,6 +126,7 @@ class WatcherWatch:
             state=state,
             in_flight=message.in_flight + message.waiting,
             memory_bytes=message.memory_bytes,
+            worker_restarts=message.worker_restarts,
             note=message.reason,
             heard_at=now,
             first_heard_at=now if before.first_heard_at is None else before.first_heard_at,
