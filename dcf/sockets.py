@@ -57,16 +57,19 @@ async def is_listening(address: str) -> bool:
     A try to dial costs gRPC a thousand times as much, and a replica that starts is tried many times.
     """
     loop = asyncio.get_running_loop()
-    host, _, port = address.rpartition(":")
-    family = socket.AF_UNIX if host == "unix" else socket.AF_INET6 if ":" in host else socket.AF_INET
-    where = port if family == socket.AF_UNIX else (host.strip("[]"), int(port))
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
+    where: str | tuple[str, int]
+    if address.startswith("unix:"):
+        family, where = socket.AF_UNIX, address.removeprefix("unix:")
+    else:
+        host, _, port = address.rpartition(":")
+        family, where = socket.AF_INET6 if ":" in host else socket.AF_INET, (host.strip("[]"), int(port))
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setblocking(False)
             async with asyncio.timeout(PROBE_S):
                 await loop.sock_connect(probe, where)
-        except (OSError, TimeoutError):
-            return False
+    except (OSError, TimeoutError):  # also where this process has no descriptor left: it is asked again
+        return False
     return True
 
 

@@ -301,6 +301,8 @@ def _scaling(data: dict[str, Any], labels: dict[str, str]) -> ScalingPolicy | No
     if block is not None and not isinstance(block, dict):
         raise InvalidInputError(f"scaling: {block!r} is not a mapping")
     said = from_labels(labels)
+    if said and block and labels.get("scale_factor", "").strip() == "0":
+        raise InvalidInputError("labels: scale_factor=0 says not to scale, and scaling is given: give one of them")
     if said:
         block, source = said | (block or {}), "labels scale_*"
     highest = _whole(data, "maxReplicas", 0, MAX_REPLICAS)

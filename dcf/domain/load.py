@@ -28,6 +28,8 @@ class FunctionLoad:
     """Of what came, whatever was answered with 500 or above."""
     in_flight: int = 0
     """Calls at replicas now."""
+    uploads: int = 0
+    """Calls whose input is still on its way to a replica; they hold no slot yet."""
     queued: int = 0
     """Calls that wait now, those held for a first replica included."""
     held: int = 0
@@ -63,11 +65,7 @@ class LoadReport:
 
 def load_to_json(load: FunctionLoad) -> dict[str, Any]:
     """The store's form, without what is nothing."""
-    return {
-        key: value
-        for key, value in dataclasses.asdict(load).items()
-        if value or (key == "drain_s" and value is not None)
-    }
+    return {name: value for name in _NAMES if (value := getattr(load, name))}
 
 
 def load_from_json(data: Mapping[str, Any]) -> FunctionLoad:

@@ -23,6 +23,8 @@ METRICS: tuple[Metric, ...] = ("concurrency", "rps")
 LABELS = {"scale_min": "min", "scale_max": "max", "scale_factor": "factor"}
 """Labels of the original's successor, and the keys of `scaling` that say the same."""
 
+LABEL_RANGES = {"scale_min": (0, MAX_REPLICAS), "scale_max": (1, MAX_REPLICAS), "scale_factor": (0, 100)}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScalingPolicy:
@@ -148,8 +150,9 @@ def from_labels(labels: Mapping[str, str]) -> dict[str, Any]:
         text = labels.get(label, "").strip()
         if not text:
             continue
-        if not text.isascii() or not text.isdigit():
-            raise InvalidInputError(f"labels: {label}={text!r} is not a whole number")
+        low, high = LABEL_RANGES[label]
+        if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
+            raise InvalidInputError(f"labels: {label}={text!r} is not a whole number from {low} to {high}")
         found[key] = int(text)
     if found.get("factor") == 0:
         # The successor's way to say: do not scale.
@@ -179,7 +182,10 @@ def scaling_to_request(policy: ScalingPolicy) -> dict[str, Any]:
 def scaling_from_json(data: Mapping[str, Any]) -> ScalingPolicy:
     """The store's form; before there was an autoscaler that was the block as the user wrote it."""
     if "min_replicas" not in data:
-        return parse_scaling(data)
+        try:
+            return parse_scaling(data)
+        except InvalidInputError:
+            return ScalingPolicy()  # it was never checked then, and one function must not stop all
     names = {field.name for field in dataclasses.fields(ScalingPolicy)}
     return ScalingPolicy(**{key: value for key, value in data.items() if key in names})
 

@@ -307,7 +307,7 @@ def _ranged(old: FunctionSpec, lowest: int | None, highest: int | None) -> Scali
     """The policy with another range. Raises InvalidInputError."""
     if lowest is None and highest is None:
         raise InvalidInputError("range: neither min nor max is given", function=old.name)
-    block = scaling_to_request(old.scaling or ScalingPolicy(min_replicas=min(1, old.replicas)))
+    block = scaling_to_request(old.scaling) if old.scaling else {"min": min(1, old.replicas)}
     block |= {key: number for key, number in (("min", lowest), ("max", highest)) if number is not None}
     # What was right for the old range may be none for the new one, and counted at the first deployment alone.
     block.pop("initial", None)

@@ -152,13 +152,13 @@ class Invoker:
             error.invocation_id = call.invocation_id
             raise
         finally:
-            self.on_end(entry, code, call.loop.time() - came_at)
             if timer:
                 timer.cancel()
             if not handed_on:
                 self.in_flight -= 1
                 if call.queued or call.link is not None:
                     entry.give_up(call)
+            self.on_end(entry, code, call.loop.time() - came_at)
 
     async def converse(
         self, entry: FunctionEntry, *, encoded: bytes, invocation_id: str | None = None, timeout_s: float | None = None
@@ -217,6 +217,8 @@ class Invoker:
         finally:
             entry.asking -= 1
             self.in_flight -= 1
+            if not (entry.queued or entry.asking):
+                entry.meter.release()
         return known
 
     def _make(

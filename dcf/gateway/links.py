@@ -52,12 +52,14 @@ class Links:
 
     def count_end(self, entry: FunctionEntry, code: int, seconds: float) -> None:
         """A call ended so, so long after it came."""
+        if entry.removed:
+            return  # nothing of it is counted any more
         name, uid = entry.spec.name, entry.spec.uid
         self._stats.count_end(name, uid, code, seconds)
         cold_start_s = entry.meter.end(code, asyncio.get_running_loop().time())
         if cold_start_s is not None:
             self._stats.count_cold_start(name, uid, cold_start_s)
-        elif entry.meter.held_at is not None and not entry.queued:
+        elif not (entry.queued or entry.asking):
             entry.meter.release()
 
     async def run_liveness(self) -> None:

@@ -22,6 +22,7 @@ from dcf.store.contract import LoadWriter
 log = logging.getLogger(__name__)
 
 EVERY_S = 1.0
+PAUSE_TIMES = 10
 PAUSE_S = 0.02
 """Between two reports, however urgent: calls that come together are one."""
 QUEUE_PAUSE_S = 0.25
@@ -72,13 +73,15 @@ class LoadPublisher:
     async def run(self) -> NoReturn:
         """Report again and again."""
         loop = asyncio.get_running_loop()
-        lost = False
+        lost, took_s = False, 0.0
         next_at = loop.time()
         while True:
-            urgent = self._urgent.is_set()
+            urgent, began = self._urgent.is_set(), loop.time()
             self._urgent.clear()
             try:
-                await self._store.write_load(self._stats.slice_name, self.report(loop.time()), urgent=urgent)
+                report = self.report(began)
+                took_s = loop.time() - began
+                await self._store.write_load(self._stats.slice_name, report, urgent=urgent)
                 if lost:
                     log.info("the store takes load reports again")
                 lost = False
@@ -87,7 +90,8 @@ class LoadPublisher:
                     log.warning("load reports wait for the store", extra={"error": str(error)})
                 lost = True
             next_at = max(next_at + EVERY_S, loop.time()) if not urgent else next_at
-            await asyncio.sleep(PAUSE_S)
+            # With many functions a report takes its time, which is the calls' too.
+            await asyncio.sleep(max(PAUSE_S, PAUSE_TIMES * took_s))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, next_at - loop.time())):
                     await self._urgent.wait()
@@ -104,23 +108,26 @@ class LoadPublisher:
         for name, entry in functions.items():
             if load := self._load(entry, now):
                 loads[name] = load
-        for uid in self._recent.keys() - {entry.spec.uid for entry in functions.values()}:
-            del self._recent[uid]
-            self._urged.pop(uid, None)
+        there = {entry.spec.uid for entry in functions.values()}
+        for kept in (self._recent, self._urged):
+            for uid in kept.keys() - there:
+                del kept[uid]
         return loads
 
     def _load(self, entry: FunctionEntry, now: float) -> FunctionLoad | None:
         meter, uid = entry.meter, entry.spec.uid
-        if not meter.arrivals:
+        if not (meter.arrivals or entry.asking):
             return None
         recent = self._recent.get(uid)
         if recent is None:
             recent = self._recent[uid] = _Recent()
             recent.add(now, 0, (0,) * len(self._stats.ended(uid)))
             recent.active_at = now
-        if meter.at_replicas or entry.queued or entry.asking or meter.arrivals != recent.points[-1][1]:
+        last = recent.points[-1][1] if recent.points else -1
+        if meter.at_replicas or entry.queued or entry.asking or meter.arrivals != last:
             recent.active_at = now
         elif now - recent.active_at > SILENT_AFTER_S:
+            recent.points.clear()
             return None
         slots = entry.slots()
         per_s, durations = recent.add(now, meter.arrivals, self._stats.ended(uid))
@@ -131,6 +138,7 @@ class LoadPublisher:
             answered=meter.answered,
             errors=meter.errors,
             in_flight=meter.at_replicas,
+            uploads=sum(link.uploads for link in entry.links.values()),
             queued=entry.queued + entry.asking,
             held=0 if slots else entry.queued + entry.asking,
             handler_s=round(entry.mean_handler_s, 6),

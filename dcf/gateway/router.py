@@ -253,6 +253,10 @@ class FunctionEntry:
     def estimate_s(self) -> float:
         """Seconds until a call that comes now would begin; 0 where nothing is known."""
         slots = self.slots()
+        if slots and self.spec.elastic and self.spec.scaling is not None:
+            # More replicas come while it waits; how soon, nobody here knows, and its deadline is its own.
+            each = max(link.concurrency for link in self.links.values() if link.open)
+            slots = max(slots, each * self.spec.scaling.max_replicas)
         return self.queued * self.mean_handler_s / slots if slots else 0.0
 
     def missing(self) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from dcf.domain.stats import CallTotals, Totals
+from dcf.domain.stats import DURATION_S, CallTotals, Totals
 
 
 class Stats:
@@ -43,7 +43,8 @@ class Stats:
 
     def ended(self, uid: str) -> tuple[int, ...]:
         """Calls of this slice by how long they took: the buckets of DURATION_S."""
-        return tuple(self._of(uid).seconds.counts)
+        found = self._by_uid.get(uid)
+        return tuple(found.seconds.counts) if found else (0,) * len(DURATION_S)
 
     def _touch(self, function: str, uid: str) -> CallTotals:
         totals = self._by_uid.get(uid)

@@ -102,6 +102,7 @@ def decide(
     slots: int,
     now_s: float,
     failed: bool = False,
+    needed: bool = False,
     rules: ScalingRules = RULES,
 ) -> Wish:
     """Return how many replicas the calls ask for now; `memory` is moved on.
@@ -109,8 +110,9 @@ def decide(
     Args:
         load: None where no gateway has a fresh word: nothing changes then, but min and max hold.
         slots: handlers that run at once in a replica, for a policy without a target; > 0.
-        now_s: unix seconds; never less than in the call before.
+        now_s: seconds of a clock that nobody sets; never less than in the call before.
         failed: no replica can be started now, so that there is none to keep warm.
+        needed: those that are there could not be started again.
 
     Returns:
         `replicas` within [min, max]; 0 where min is 0 and the function is idle.
@@ -141,7 +143,7 @@ def decide(
     if now_s - memory.unmet_at <= 2 * rules.tick_s:
         raw = max(raw, float(memory.unmet))
     wanted = _ceil(raw)
-    asleep = policy.min_replicas == 0 and _is_idle(load, policy, memory, now_s, failed=failed)
+    asleep = policy.min_replicas == 0 and not needed and _is_idle(load, policy, memory, now_s, failed=failed)
     replicas, limit = _step(wanted, raw, policy, memory, rules, now_s, bursting=bursting, asleep=asleep)
     memory.replicas = replicas
     return Wish(

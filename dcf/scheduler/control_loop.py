@@ -117,6 +117,8 @@ class ControlLoop:
         for name in self._scaler.changed():
             await self._store.write_decisions(self._fence, name, self._scaler.decisions_of(name))
             self._scaler.stored(name)
+        if any(function.unfinished for function in self._functions.values()):
+            return now_s
         waiting = [function.backoff.next_at for function in self._functions.values() if function.backoff.failures]
         return min((at for at in waiting if at > now_s), default=None)
 
@@ -133,12 +135,16 @@ class ControlLoop:
         for name in {*specs, *views}:
             here = views.get(name, ())
             spec, (uid, number) = specs.get(name), self._desired.get(name, ("", 0))
+            serving = [view for view in here if view.serving]
+            hopeless = self._functions[name].hopeless
             present[name] = Present(
                 views=here,
-                failed=self._functions[name].backoff.given_up and not any(view.serving for view in here),
+                failed=hopeless and not serving,
+                # A version that cannot start must not outlive the one before it.
+                needed=hopeless and bool(serving),
                 was=number if spec is not None and spec.uid == uid else None,
             )
-        decided = self._scaler.decide_all(specs, reports, present, nodes, now_s)
+        decided = self._scaler.decide_all(specs, reports, present, nodes, time.monotonic(), at=now_s)
         for name, spec in decided.items():
             was = present[name].was
             self._functions[name].ask(was or 0, spec.desired, now_s)
@@ -220,11 +226,14 @@ class ControlLoop:
     def _note_start(self, replica: ObservedReplica, report: Report, function: FunctionMemory) -> None:
         """How long the last start took, once it is done."""
         asked_at, first_heard_at = function.asked_at, report.first_heard_at
-        if report.ready_since is None or first_heard_at is None or replica.adopted or replica.started_at < asked_at:
+        if report.ready_since is None or first_heard_at is None or replica.adopted:
+            return
+        # Docker's times are whole seconds; and one that replaces another was not asked for by anybody's calls.
+        if not asked_at or replica.started_at < asked_at - 1.0:
             return
         since = time.time() - time.monotonic() - asked_at
         function.cold_start = ColdStart(
-            container_s=round(replica.started_at - asked_at, 3),
+            container_s=round(max(0.0, replica.started_at - asked_at), 3),
             watcher_s=round(since + first_heard_at, 3),
             loaded_s=round(since + report.ready_since, 3),
         )
@@ -252,7 +261,7 @@ class ControlLoop:
         self, name: str, spec: FunctionSpec | None, replicas: list[ObservedReplica], now_s: float
     ) -> None:
         function = self._functions[name]
-        function.steady = None
+        function.steady, function.unfinished = None, False
         views = [self._view(replica) for replica in replicas]
         if spec is None:
             if not function.deleted:
@@ -271,12 +280,15 @@ class ControlLoop:
             views,
             function.backoff,
             function.failure,
+            hopeless=function.hopeless,
             waiting=function.waiting,
             held_back=self._scaler.held_back(name),
             scaled=self._scaler.last_reason(name),
             cold_start=function.cold_start,
         )
         self._note_status(function, status)
+        if status.settled:
+            function.asked_at = 0.0
         if status.settled and not status.reason and not function.backoff.failures:
             function.steady = Steady(spec=spec, replicas=replicas, views=before)
 
@@ -315,7 +327,12 @@ class ControlLoop:
         if unwritten:
             news = [status for _, status, quiet in unwritten if not quiet]
             same = [status for _, status, quiet in unwritten if quiet]
-            await self._store.write_statuses(self._fence, news, quiet=same)
+            try:
+                await self._store.write_statuses(self._fence, news, quiet=same)
+            except BaseException:
+                for function, _, _ in unwritten:
+                    function.steady = None  # there is still something to say
+                raise
         for function, status, _ in unwritten:
             function.written = status
 

@@ -53,6 +53,10 @@ class FunctionMemory:
     """When more replicas than before were asked for last, unix seconds."""
     cold_start: ColdStart = NO_COLD_START
     """Of the replica that became ready last."""
+    unfinished: bool = False
+    """More starts are to be made; the others have their turn first."""
+    tried_at: float = 0.0
+    """When calls woke it last, and it was tried anew whatever had failed before."""
     steady: Steady | None = None
     deleted: bool = False
     """Its status and endpoints are out of the store."""
@@ -70,9 +74,14 @@ class FunctionMemory:
         """The number of replicas that shall run was decided."""
         if after > before:
             self.asked_at = now_s
-            if before == 0:
-                # Somebody calls: what could not be started before is tried at once, not when its back-off is over.
-                self.backoff = self.backoff.after_new_wish(now_s=now_s)
+            if before == 0 and (self.backoff.image_missing or now_s >= self.backoff.next_at):
+                # Somebody calls. To look for an image costs nothing; a start that failed waits for its back-off.
+                self.backoff, self.tried_at = self.backoff.after_new_wish(now_s=now_s), now_s
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether held calls should fail now: it is given up on, and the last try has failed."""
+        return self.backoff.given_up and self.backoff.last_failed_at >= self.tried_at
 
     def forget(self) -> None:
         """The function was deleted."""

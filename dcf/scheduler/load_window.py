@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from dcf.domain.load import FunctionLoad, LoadReport
+from dcf.domain.load import FunctionLoad
 from dcf.domain.scaling import LoadFacts
 
 WORTHWHILE_S = 1.0
@@ -113,7 +113,7 @@ class LoadWindow:
                 busy_s, arrivals = said.busy_s, said.arrivals
                 self.queued += said.queued
                 self.handler_s = said.handler_s or self.handler_s
-                self.in_flight += said.in_flight
+                self.in_flight += said.in_flight + said.uploads
                 self.oldest_wait_s = max(self.oldest_wait_s, said.oldest_wait_s)
                 self.slots = said.slots or self.slots
             one.add(now_s - ages_s.get(name, 0.0), busy_s, arrivals, self._stable_s)
@@ -155,8 +155,3 @@ class LoadWindow:
         backlog = queued * min(1.0, handler_s / CLEARED_S)
         worth = min(1.0, queued * handler_s / slots / WORTHWHILE_S)
         return min(float(queued), coming + backlog) * worth
-
-
-def fresh(reports: Sequence[LoadReport]) -> list[LoadReport]:
-    """Those that still count."""
-    return [report for report in reports if report.is_fresh]

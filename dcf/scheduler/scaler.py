@@ -53,21 +53,20 @@ class _Function:
             self.base, self.scaled = base, base.scaled_to(replicas)
         return self.scaled
 
-    def note(self, wish: Wish, grant: Grant | None, *, ready: int, now_s: float) -> None:
+    def note(self, wish: Wish, grant: Grant | None, replicas: int, *, at: float, now_s: float) -> None:
         """Keep each change and each limit that lasts; what is held for the same reason is one record."""
-        replicas, limit = wish.replicas, wish.limit
-        if grant is not None and grant.replicas != replicas:
-            replicas, limit = grant.replicas, "supply"
-        last, held = self.decisions[-1] if self.decisions else None, replicas == wish.before
+        limit = "supply" if replicas != wish.replicas else wish.limit
+        before = wish.before if self.scaled is None else self.scaled.desired
+        last, held = self.decisions[-1] if self.decisions else None, replicas == before
         if last is not None and held and limit == last.limit and (not last.held or now_s - self.noted_at < REFRESH_S):
             return
         reason = wish.reason
         if limit == "supply" and grant is not None:
             reason = f"{replicas} instead of {wish.replicas}: {grant.reason}"
         made = ScaleDecision(
-            at=now_s,
-            seen=wish.seen or LoadFacts(ready=ready),
-            before=wish.before,
+            at=at,
+            seen=wish.seen or LoadFacts(),
+            before=before,
             wanted=wish.wanted,
             replicas=replicas,
             reason=reason,
@@ -88,9 +87,11 @@ class Present:
 
     views: Sequence[ReplicaView]
     failed: bool
-    """No replica can be started now."""
+    """No replica serves, and none can be started now."""
     was: int | None
-    """The number that an earlier leader decided on; None: not known."""
+    """The number that was right last: of an earlier leader, or pinned by hand; None: not known."""
+    needed: bool = False
+    """Older replicas serve, and the newest version cannot be started."""
 
 
 class Scaler:
@@ -107,8 +108,16 @@ class Scaler:
         present: Mapping[str, Present],
         nodes: Sequence[NodeStatus],
         now_s: float,
+        *,
+        at: float | None = None,
     ) -> dict[str, FunctionSpec]:
-        """The specs, each with the number of replicas that shall run; `decisions_of` has what was decided."""
+        """The specs, each with the number of replicas that shall run; `decisions_of` has what was decided.
+
+        Args:
+            now_s: of a clock that nobody sets.
+            at: unix seconds, for people; None: the same.
+        """
+        at = now_s if at is None else at
         elastic = {name: spec for name, spec in specs.items() if spec.elastic}
         for name in self._functions.keys() - elastic.keys():
             del self._functions[name]
@@ -120,10 +129,11 @@ class Scaler:
         done = dict(specs)
         for name, wish in wishes.items():
             function, grant = self._functions[name], grants.get(name)
-            if grant is not None:
-                function.memory.replicas = grant.replicas
-            function.note(wish, grant, ready=_ready(present[name]), now_s=now_s)
-            done[name] = function.scale(elastic[name], function.memory.replicas)
+            number = wish.replicas if grant is None else grant.replicas
+            if grant is not None and grant.asleep:
+                function.memory.replicas = 0  # it wants none any more; else the wish stays, and what it has seen
+            function.note(wish, grant, number, at=at, now_s=now_s)
+            done[name] = function.scale(elastic[name], number)
         return done
 
     def decisions_of(self, name: str) -> Sequence[ScaleDecision]:
@@ -164,7 +174,7 @@ class Scaler:
         # What the replicas say themselves: how a handler batches, or whether it is an async one, nobody else knows.
         slots = function.window.slots or max(spec.concurrency or FIRST_SLOTS, spec.batch_max_size)
         if heard:
-            load = function.window.facts(ready=_ready(present), slots=slots)
+            load = function.window.facts(ready=_ready(present, spec.uid), slots=slots)
         return decide(
             load,
             policy,
@@ -172,20 +182,21 @@ class Scaler:
             slots=slots,
             now_s=now_s,
             failed=present.failed,
+            needed=present.needed,
             rules=self._rules,
         )
 
     def _begin(self, spec: FunctionSpec, policy: ScalingPolicy, present: Present, now_s: float) -> _Function:
         """A function that is new, or new to this leader: what runs goes on."""
-        there = sum(not view.stopping for view in present.views)
+        there = sum(view.uid == spec.uid and not view.stopping for view in present.views)
         replicas = present.was if present.was is not None else there or policy.initial
         window = LoadWindow(spec.uid, stable_s=self._rules.stable_window_s, burst_s=self._rules.burst_window_s)
         memory = ScaleMemory(replicas=replicas, since=now_s, active_at=now_s)
         return _Function(uid=spec.uid, window=window, memory=memory)
 
 
-def _ready(present: Present) -> int:
-    return sum(view.serving for view in present.views)
+def _ready(present: Present, uid: str) -> int:
+    return sum(view.serving and view.uid == uid for view in present.views)
 
 
 def _claims(
@@ -209,8 +220,14 @@ def _claims(
                 held=held,
                 staying=sum(not view.stopping for view in one.views),
                 waiting=float(seen.queued + seen.now),
+                floor=max(1, spec.scaling.min_replicas) if wish and spec and spec.scaling and _is_free(spec) else 0,
                 may_sleep=is_idle and bool(spec and spec.scaling and spec.scaling.min_replicas == 0),
                 elastic=wish is not None,
             )
         )
     return claims
+
+
+def _is_free(spec: FunctionSpec) -> bool:
+    """Whether nothing but its memory's limit speaks against another replica: a limit promises nothing."""
+    return not spec.gpu_count and not spec.requests

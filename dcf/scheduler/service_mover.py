@@ -15,7 +15,7 @@ from dcf.domain.function import FunctionSpec
 from dcf.errors import BackendConflictError, BackendError, BackendUnavailableError, CapacityError, ImageNotFoundError
 from dcf.scheduler.backends.contract import ServiceBackend, ServiceState
 from dcf.scheduler.function_memory import FunctionMemory, made_of
-from dcf.scheduler.reconciler import ReplicaView
+from dcf.scheduler.reconciler import ReplicaView, is_current
 from dcf.scheduler.status_report import Failure
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ class ServiceMover:
     ) -> list[ReplicaView]:
         """One step; the views as they are, for what follows from it is seen by a later turn."""
         await publish(views)
+        if any(is_current(spec, view) for view in views):
+            memory.backoff = memory.backoff.after_start()
         service = self._backend.services().get(spec.name)
         memory.waiting = service.waiting if service else ""
         try:

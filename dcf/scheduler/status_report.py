@@ -34,6 +34,7 @@ def describe(
     backoff: Backoff,
     failure: Failure | None,
     *,
+    hopeless: bool | None = None,
     waiting: str = "",
     held_back: str = "",
     scaled: str = "",
@@ -42,6 +43,7 @@ def describe(
     """Return the status of `spec`'s function.
 
     Args:
+        hopeless: held calls should fail where no replica serves; None: as the back-off says.
         waiting: why no more replicas can be placed now; "" where nothing is in the way.
         held_back: why fewer are to run than its calls ask for; "" where that is not so.
         scaled: why it has as many replicas as it has.
@@ -58,7 +60,7 @@ def describe(
         desired=spec.desired,
         ready=sum(replica.serving for replica in replicas if replica.uid == spec.uid),
         replicas=tuple(_show(replica) for replica in sorted(replicas, key=lambda r: (-r.generation, r.ordinal))),
-        failed=backoff.given_up and serving == 0 and spec.desired > 0,
+        failed=(backoff.given_up if hopeless is None else hopeless) and serving == 0 and spec.desired > 0,
         settled=whole and not older,
         reason=_reason(spec, current, older, backoff, failure, waiting, held_back),
         log_tail=failure.log_tail if failure is not None and serving < spec.desired else (),

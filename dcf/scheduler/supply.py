@@ -90,6 +90,8 @@ class Claim:
     """Those of them that do not drain."""
     waiting: float
     """Calls that wait, or are more than its replicas can take: who has more of them is served first."""
+    floor: int = 0
+    """It gets so many however full the machines are: the same function with a fixed number would run too."""
     may_sleep: bool = False
     """Idle, with min 0: it lets go of what another one waits for."""
     elastic: bool = True
@@ -108,6 +110,8 @@ class Grant:
     replicas: int
     reason: str = ""
     """Why not what it wished; "" where it is."""
+    asleep: bool = False
+    """It is idle, and shall want none any more."""
 
 
 def rooms_of(nodes: Sequence[NodeStatus], claims: Sequence[Claim], *, all_gpus: bool = False) -> list[Room]:
@@ -148,8 +152,8 @@ def share(nodes: Sequence[NodeStatus], claims: Sequence[Claim]) -> dict[str, Gra
     whole = rooms_of(nodes, (), all_gpus=True)
     # What no machine could ever hold is the backend's to explain, when it is to start the first one.
     needy = [one for one in needy if any(room.holds(one.need) for room in whole)]
-    got = {one.function: min(one.wish, one.staying) for one in needy}
-    open_claims = [one for one in needy if one.wish > one.staying]
+    got = {one.function: min(one.wish, max(one.staying, one.floor)) for one in needy}
+    open_claims = [one for one in needy if one.wish > got[one.function]]
     starved: list[Claim] = []
     while open_claims:
         # Ties by name: the same picture gives the same answer.
@@ -195,7 +199,7 @@ def _put_to_sleep(
             asleep = others
     for one in asleep:
         names = ", ".join(sorted(claim.function for claim in waiters))
-        grants[one.function] = Grant(replicas=0, reason=f"idle, and {names} waits for a GPU")
+        grants[one.function] = Grant(replicas=0, reason=f"idle, and {names} waits for a GPU", asleep=True)
 
 
 def _with_back(rooms: Sequence[Room], ended: Sequence[tuple[Claim, int]]) -> list[Room]:

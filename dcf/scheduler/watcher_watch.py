@@ -74,8 +74,8 @@ class WatcherWatch:
         """Watch these; one that is there no more is forgotten with `forget`."""
         for replica in replicas:
             key = f"watch {replica.address}"
-            if replica.address not in self._reports and key not in self._tasks:
-                self._reports[replica.address] = Report()
+            if key not in self._tasks:  # also one that a bug has ended
+                self._reports.setdefault(replica.address, Report())
                 self._tasks.start(key, self._run(replica))
 
     def report(self, address: str) -> Report:

@@ -190,7 +190,9 @@ class RedisStore:
         for slice_name, stamped in zip(flat[::2], flat[1::2], strict=True):
             at, _, text = stamped.partition(" ")
             functions = {name: load_from_json(data) for name, data in json.loads(text).items()}
-            reports.append(LoadReport(slice_name=slice_name, age_s=float(now) - float(at), functions=functions))
+            reports.append(
+                LoadReport(slice_name=slice_name, age_s=max(0.0, float(now) - float(at)), functions=functions)
+            )
         return reports
 
     # endpoints and status

@@ -198,3 +198,16 @@ def test_a_decision_is_held_where_nothing_was_changed(before: int, replicas: int
     decision = ScaleDecision(at=0.0, seen=LoadFacts(), before=before, wanted=9, replicas=replicas, reason="")
 
     assert decision.held is held
+
+
+def test_a_block_of_an_earlier_release_that_would_be_refused_now_stops_nobody() -> None:
+    # It was kept as it was written then, and read by every gateway and the scheduler ever since.
+    assert scaling_from_json({"metric": "rps"}) == ScalingPolicy()
+    assert scaling_from_json({"min": 2, "max": 5}) == ScalingPolicy(min_replicas=2, max_replicas=5)
+
+
+def test_a_label_that_is_out_of_range_is_named_as_the_user_wrote_it() -> None:
+    with pytest.raises(InvalidInputError, match="scale_max='0' is not a whole number from 1 to 1000"):
+        from_labels({"scale_max": "0"})
+    with pytest.raises(InvalidInputError, match="scale_factor='101' is not a whole number from 0 to 100"):
+        from_labels({"scale_factor": "101"})

@@ -10,6 +10,7 @@ import pytest
 
 from dcf.domain.function import FunctionSpec
 from dcf.domain.names import FunctionName
+from dcf.domain.scaling import ScalingPolicy
 from dcf.domain.status import Endpoint, FunctionStatus
 from dcf.errors import FunctionNotFoundError, NoReplicaError, OverloadedError
 from dcf.gateway.call import PendingCall
@@ -267,3 +268,32 @@ async def test_a_deleted_function_takes_no_call_any_more() -> None:
     entry.requeue(refused := make_call(entry))
     with pytest.raises(FunctionNotFoundError, match="deleted"):
         await refused.future
+
+
+async def test_an_elastic_function_refuses_nobody_for_the_replicas_that_it_has_now() -> None:
+    """More come while the call waits; a fixed number is what it is."""
+    elastic, fixed = (
+        FunctionEntry(spec(scaling=scaling)) for scaling in (ScalingPolicy(min_replicas=1, max_replicas=40), None)
+    )
+    for entry in (elastic, fixed):
+        entry.links = {"unix:/x": Replica(capacity=0)}
+        entry.mean_handler_s = 20.0
+        for _ in range(3):
+            entry.submit(make_call(entry))
+
+    elastic.submit(make_call(elastic))
+    with pytest.raises(OverloadedError, match="3 calls of echo wait already"):
+        fixed.submit(make_call(fixed))
+
+
+async def test_calls_of_an_elastic_function_without_replicas_are_held_and_measured() -> None:
+    told: list[int] = []
+    entry = FunctionEntry(spec(scaling=ScalingPolicy(min_replicas=0), pinned_replicas=None))
+    entry.on_queue = lambda one: told.append(one.queued)
+
+    for _ in range(5):
+        entry.submit(make_call(entry))
+
+    assert told == [1, 2, 4], "at the first, and each time that they are twice as many"
+    assert entry.meter.held_at is not None
+    assert 0.0 <= entry.oldest_wait_s(asyncio.get_running_loop().time()) < 5.0

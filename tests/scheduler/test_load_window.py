@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dcf.domain.load import REPORT_TTL_S, FunctionLoad, LoadReport, load_from_json, load_to_json
 from dcf.domain.scaling import LoadFacts
-from dcf.scheduler.load_window import LoadWindow, fresh
+from dcf.scheduler.load_window import LoadWindow
 
 NOW = 5_000.0
 
@@ -291,7 +291,7 @@ def test_calls_of_a_gateway_that_began_anew_have_come() -> None:
 def test_a_report_counts_for_as_long_as_it_is_fresh() -> None:
     reports = [LoadReport(slice_name=f"{age}", age_s=age, functions={}) for age in (0.0, REPORT_TTL_S, 5.001, 60.0)]
 
-    assert [one.slice_name for one in fresh(reports)] == ["0.0", "5.0"]
+    assert [one.slice_name for one in reports if one.is_fresh] == ["0.0", "5.0"]
 
 
 def test_a_load_is_read_back_from_the_store_without_what_is_nothing() -> None:

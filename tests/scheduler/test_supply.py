@@ -212,7 +212,7 @@ def idle(function: str, number: int = 1, **other: Any) -> Claim:
 def test_an_idle_function_sleeps_when_another_one_waits_for_a_gpu() -> None:
     granted = share([machine(gpus=1, used=1)], [idle("lazy"), claim("busy", 1, waiting=3.0)])
 
-    assert granted["lazy"] == Grant(replicas=0, reason="idle, and busy waits for a GPU")
+    assert granted["lazy"] == Grant(replicas=0, reason="idle, and busy waits for a GPU", asleep=True)
     # What it holds comes free when it has drained.
     assert granted["busy"].replicas == 0
 
