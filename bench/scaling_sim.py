@@ -27,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trace", choices=MAKERS, action="append", help="this one alone; may be given again")
     parser.add_argument("--short", action="store_true", help="shorter traces, a few seconds in all")
-    parser.add_argument("--write", action="store_true", help="scaling.md and its pictures; all traces in full")
+    parser.add_argument("--write", action="store_true", help="results.md and its pictures; all traces in full")
     parser.add_argument("--service", type=float, default=DEFAULT.service_s, metavar="S", help="a call's length")
     parser.add_argument("--start", type=float, default=DEFAULT.start_s, metavar="S", help="a replica's start")
     parser.add_argument("--queue", type=int, default=DEFAULT.queue, help="calls that may wait")
