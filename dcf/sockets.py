@@ -24,6 +24,9 @@ from dcf.errors import ConfigError
 MAX_PATH_BYTES = 100
 """sockaddr_un has 108 with its final zero; redis and gRPC append a few characters to temporary names."""
 
+YOUNG_S = 0.3
+"""How long a container that was just started is not asked whether it listens. Its address answers nobody before its
+interface is up, and a first question that is lost is asked again by Linux after a whole second (ARP)."""
 PROBE_S = 0.25
 """On one network; a host that is off answers nothing at all."""
 

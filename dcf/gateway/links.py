@@ -14,6 +14,9 @@ from dcf.gateway.stats import Stats
 from dcf.gateway.watcher_link import LIVENESS_S, WatcherLink
 from dcf.lifecycle import TaskSet
 
+SETTLED_S = 2.0
+"""After so long a gateway knows what was there before it."""
+
 
 class Links:
     """Touched only by the event loop of the gateway."""
@@ -23,6 +26,7 @@ class Links:
         self._invoke = invoke
         self._tasks = tasks
         self._links: set[WatcherLink] = set()
+        self._began_at = time.monotonic()
         router.on_endpoints = self._follow
 
     def _follow(self, entry: FunctionEntry) -> None:
@@ -35,6 +39,8 @@ class Links:
             if isinstance(known, WatcherLink) and not known.removed:
                 continue
             link = WatcherLink(entry, endpoint, self._count, self._invoke)
+            # Those that a gateway finds when it starts have been there for long.
+            link.is_young = time.monotonic() - self._began_at > SETTLED_S
             entry.links[address] = link
             self._links.add(link)
             self._tasks.start(f"link-{address}-{id(link)}", self._run(entry, link))

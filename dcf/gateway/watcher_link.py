@@ -41,7 +41,7 @@ from dcf.rpc.frames import (
 from dcf.rpc.services import OPTIONS, Stub
 from dcf.rpc.status import from_wire, status_of
 from dcf.rpc.v1_watcher_pb2 import Frames
-from dcf.sockets import is_listening
+from dcf.sockets import YOUNG_S, is_listening
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +90,8 @@ class WatcherLink:
         self.concurrency = 1
         self.removed = False
         """Its endpoint is no longer published: no new calls, and closed when the last one has ended."""
+        self.is_young = False
+        """It has just been started."""
         self.heard_at = 0.0
         self._counted = counted
         self._mesh: MeshCalls | None = None
@@ -313,6 +315,9 @@ class WatcherLink:
 
     async def _until_listening(self) -> None:
         """Look often while it starts: what is held waits for this."""
+        if self.is_young and not self.endpoint.address.startswith("unix:"):
+            await asyncio.sleep(YOUNG_S)
+        self.is_young = False
         looks = 0
         while not self.removed and not await is_listening(self.endpoint.address):
             await asyncio.sleep(LOOK_S[looks >= STARTS_WITHIN])

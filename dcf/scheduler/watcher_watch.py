@@ -22,7 +22,7 @@ from dcf.lifecycle import TaskSet
 from dcf.rpc import v1_watcher_pb2
 from dcf.rpc.services import OPTIONS, Stub
 from dcf.scheduler.backends.contract import ObservedReplica
-from dcf.sockets import is_listening
+from dcf.sockets import YOUNG_S, is_listening
 
 SERVICE = v1_watcher_pb2.DESCRIPTOR.services_by_name["Watcher"]
 STATES: frozenset[str] = frozenset(get_args(ReplicaState))
@@ -94,6 +94,8 @@ class WatcherWatch:
 
     async def _run(self, replica: ObservedReplica) -> NoReturn:
         retry_s = FIRST_RETRY_S
+        if not (replica.adopted or replica.address.startswith("unix:")):
+            await asyncio.sleep(YOUNG_S)
         while True:
             if await is_listening(replica.address):
                 heard_at = self.report(replica.address).heard_at

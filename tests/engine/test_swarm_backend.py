@@ -391,7 +391,7 @@ async def test_a_removed_function_finishes_its_calls(place: Services, swarm: Ser
     assert [seen.stopping for seen in await swarm.observe()] == [True]
     assert await answer == b"done"
     await until_empty(swarm)
-    assert (await swarm.take_exits())[0].replica.stopping
+    assert (await next_exit(swarm)).replica.stopping
 
 
 async def test_an_update_forced_by_hand_is_done_and_not_undone(place: Services, swarm: ServiceBackend) -> None:
