@@ -22,6 +22,7 @@ from dcf.cli.describe import SHOWN_DECISIONS
 from dcf.domain.scaling import LABELS, ScaleDecision, parse_scaling, scaling_to_request
 from dcf.scheduler import autoscaler, load_window, scaler
 from dcf.scheduler.autoscaler import RULES
+from tests.engine.commands import missing
 from tests.flows.cluster import Cluster
 from tests.flows.user import User
 from tests.pages import DOCS, Block, read_blocks
@@ -108,7 +109,7 @@ def limits_of(module: ModuleType) -> set[str]:
 @pytest.mark.timeout(180)
 def test_scaling(cluster: Cluster) -> None:
     if shutil.which("curl") is None:
-        pytest.skip("no curl: apt-get install curl")
+        missing("no curl: apt-get install curl")
     said = Reader(cluster).follow()
 
     assert said["curl -d Hello http://127.0.0.1:32222/function/echo"] == "Hello"
