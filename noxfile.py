@@ -1,13 +1,23 @@
 """The one door to every check: `nox` runs what a review asks for."""
 
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
 import nox
 
 nox.needs_version = ">=2024.4.15"
-nox.options.sessions = ["lint", "types", "tests", "flows", "engine"]
+nox.options.sessions = ["lint", "types", "go", "tests", "flows", "engine"]
 nox.options.reuse_existing_virtualenvs = True
 
 # The tests wait for processes more than they compute: four at a time, also on two cores.
 PARALLEL = ("-n", "4")
+
+GO_WORKER = Path(__file__).parent / "dcf/watcher/worker/go"
+# Each release of staticcheck wants a Go as old as itself at least, and knows none that is much newer.
+STATICCHECK = {(1, 25): "v0.7.0", (1, 23): "v0.6.1", (1, 19): "v0.4.7"}
 
 
 def _install(session: nox.Session) -> None:
@@ -28,6 +38,45 @@ def types(session: nox.Session) -> None:
     """Types, strict."""
     _install(session)
     session.run("mypy")
+
+
+@nox.session(python=False)
+def go(session: nox.Session) -> None:
+    """The Go worker: formatted, vetted, staticcheck'd, and its own tests."""
+    program = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
+    if program is None:
+        lacking = "Go is not on this machine (Debian, Ubuntu: apt-get install golang-go): the Go worker is not checked"
+        if os.environ.get("CI"):
+            session.error(lacking)
+        session.skip(lacking)
+    os.chdir(GO_WORKER)
+    environ = {"GOTOOLCHAIN": "local", "GOWORK": "off", "PATH": f"{Path(program).parent}:{os.environ['PATH']}"}
+    unformatted = session.run("gofmt", "-l", ".", external=True, silent=True, env=environ)
+    if unformatted:
+        session.error(f"gofmt would change:\n{unformatted}")
+    session.run("go", "vet", "./...", external=True, env=environ)
+    if staticcheck := _staticcheck(session, environ):
+        session.run(staticcheck, "./...", external=True, env=environ)
+    # The race detector is built with a C compiler.
+    race = ("-race",) if shutil.which("gcc") else ()
+    session.run("go", "test", *race, "./...", external=True, env=environ)
+
+
+def _staticcheck(session: nox.Session, environ: dict[str, str]) -> str:
+    """Its program, installed below .nox; "" where it cannot be had, and nobody but a laptop goes without."""
+    said = session.run("go", "version", external=True, silent=True, env=environ)
+    have = tuple(int(part) for part in re.findall(r"\d+", str(said))[:2])
+    version = next(known for least, known in STATICCHECK.items() if have >= least)
+    folder = GO_WORKER.parents[3] / ".nox" / "staticcheck" / f"{version}-go{have[0]}.{have[1]}"
+    if not (folder / "staticcheck").exists():
+        command = ["go", "install", f"honnef.co/go/tools/cmd/staticcheck@{version}"]
+        done = subprocess.run(command, env={**os.environ, **environ, "GOBIN": str(folder), "GOFLAGS": ""}, check=False)
+        if done.returncode:
+            if os.environ.get("CI"):
+                session.error("staticcheck could not be installed")
+            session.warn("staticcheck could not be installed: go vet alone has looked")
+            return ""
+    return str(folder / "staticcheck")
 
 
 @nox.session

@@ -65,7 +65,7 @@ def _is_below(pid: int, root: int, parents: dict[int, int]) -> bool:
 
 
 def _role(pid: int) -> str:
-    """`gateway` of `python -m dcf.gateway`, `worker` of `python worker.py`, `redis-server`, ..."""
+    """`gateway` of `python -m dcf.gateway`, `worker` of every runtime's, `redis-server`, ..."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
     except OSError:
@@ -73,6 +73,7 @@ def _role(pid: int) -> str:
     for before, word in pairwise(words):
         if before == "-m":
             return word.removeprefix("dcf.")
-        if word.endswith(".py"):
+        if word.endswith((".py", ".mjs")):
             return Path(word).stem
-    return Path(words[0].split(" ")[0]).name
+    name = Path(words[0].split(" ")[0]).name
+    return "worker" if name == "function" else name  # what a function in Go is compiled to

@@ -40,15 +40,19 @@ class Side:
 
 
 @contextmanager
-def open_dcf(folder: Path, *, handler: str | None = None, config: str = "") -> Iterator[Side]:
+def open_dcf(
+    folder: Path, *, runtime: str = "python", name: str = "dcf", handler: str | None = None, config: str = ""
+) -> Iterator[Side]:
     """`dcf up` with default settings, and the function that `init` writes, deployed.
 
     Args:
+        runtime: of the function.
+        name: of the side.
         handler: another source for it.
         config: lines to add to its part of config.yaml, indented by four blanks.
     """
     work = folder / "work"
-    work.mkdir()
+    work.mkdir(parents=True)
     environ = _environ() | {"DCF_BUNDLES": str(folder / "bundles"), "DCF_CONFIG": str(folder / "config.yaml")}
     state = ("--state", str(folder / "state"))
 
@@ -63,14 +67,14 @@ def open_dcf(folder: Path, *, handler: str | None = None, config: str = "") -> I
     try:
         dcf("up", "--detach", *state, "--listen", "127.0.0.1:0")
         facts = json.loads(dcf("status", *state, "--output", "json"))
-        dcf("function", "init", "echo", "--runtime", "python", "--gateway", facts["address"])
+        dcf("function", "init", "echo", "--runtime", runtime, "--gateway", facts["address"])
         if handler is not None:
             (work / "echo" / "src" / "handler.py").write_text(handler)
         path = work / "echo" / "config.yaml"
         path.write_text(path.read_text().replace("dcf:\n", f"{config}dcf:\n", 1))
         dcf("function", "build", "-f", "echo/config.yaml")
         dcf("function", "deploy", "-f", "echo/config.yaml")
-        side = Side(name="dcf", url=f"http://{facts['address']}/function/echo", pid=facts["pid"])
+        side = Side(name=name, url=f"http://{facts['address']}/function/echo", pid=facts["pid"])
         if handler is None:
             _wait_for_echo(side)
         yield side

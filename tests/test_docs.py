@@ -91,7 +91,7 @@ def test_every_block_is_one_that_a_test_knows(page: Path) -> None:
     def is_known(block: Block) -> bool:
         if block.kind == "console":
             return block.tag in {"", "compose", "box1"}
-        return (block.kind, block.tag) == ("sh", "norun") or block.kind in {"yaml", "json", "toml"}
+        return (block.kind, block.tag) == ("sh", "norun") or block.kind in {"yaml", "json", "toml", "go", "js"}
 
     blocks = read_blocks(page)
     assert [block for block in blocks if not is_known(block)] == []

@@ -24,6 +24,7 @@ from typing import IO
 from docker.utils.build import PatternMatcher
 
 from dcf.build.dockerfile import DOCKERFILE, Dockerfile
+from dcf.build.go_module import module_files
 from dcf.build.project import FunctionConfig
 from dcf.build.sources import Skip, scan
 from dcf.build.venvs import REQUIREMENTS, names_files, read_requirements
@@ -147,7 +148,8 @@ def collect_context(config: FunctionConfig, dockerfile: Dockerfile) -> BuildCont
             f"{folder / IGNORE_FILE} leaves out {config.handler_file}, the file of the handler: "
             "take it out of the patterns there"
         )
-    for file in (*_watcher_files(), *_requirements(config, source, found)):
+    needed = _modules_of_go(config, found, source) if config.runtime == "go" else _requirements(config, source, found)
+    for file in (*_watcher_files(), *needed):
         found[file.name] = file
     found[f"{OURS}/ca/README"] = ContextFile(name=f"{OURS}/ca/README", content=b"Certificates for pip: ca.pem.\n")
     return BuildContext(
@@ -194,6 +196,16 @@ def _requirements(config: FunctionConfig, source: str, found: dict[str, ContextF
             if one.name.startswith(f"{source}/"):
                 name = one.name.removeprefix(f"{source}/")
                 yield ContextFile(name=f"{target}/{name}", content=one.content, executable=one.executable)
+
+
+def _modules_of_go(config: FunctionConfig, found: dict[str, ContextFile], source: str) -> Iterator[ContextFile]:
+    """The worker module; and what says which other modules there are, so that a change of the handler fetches none."""
+    for name, content in module_files():
+        yield ContextFile(name=f"{OURS}/go/{name}", content=content.read_bytes())
+    yield ContextFile(name=f"{OURS}/modules/README", content=b"go.mod and go.sum of the function.\n")
+    for name in ("go.mod", "go.sum"):
+        if file := found.get(f"{source}/{name}"):
+            yield ContextFile(name=f"{OURS}/modules/{name}", content=file.content)
 
 
 def _watcher_files() -> Iterator[ContextFile]:

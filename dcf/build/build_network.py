@@ -1,4 +1,4 @@
-"""How a build reaches the network: proxies, package index, certificates.
+"""How a build reaches the network: proxies, package indexes, certificates.
 
 In:   the user's environment, and perhaps a file with certificates.
 Out:  BuildNetwork. What is in it is used while the image is built, and in no layer of it.
@@ -17,8 +17,11 @@ from dcf.errors import BuildError
 
 # Docker knows these names: a stage sees them without ARG, and no history shows them.
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY")
-# The Dockerfile's first and fourth stage take them. PIP_FIND_LINKS would be a folder of this machine.
-_INDEX = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST")
+# Stages of the Dockerfiles that install or download take them. PIP_FIND_LINKS would be a folder of this machine.
+_INDEX = (
+    *("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST"),
+    *("GOPROXY", "GOPRIVATE", "GONOPROXY", "GONOSUMDB", "GOSUMDB", "GOINSECURE"),
+)
 _CERTIFICATES = ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _PASSWORD = re.compile(r"://[^/\s:@]*:([^/\s@]+)@")
 

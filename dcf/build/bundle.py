@@ -1,7 +1,7 @@
 """Build a function for the process backend: a bundle.
 
 In:   FunctionConfig, and the folder that holds all bundles.
-Out:  `<bundles>/<function>/<digest>/{bundle.json,src/}` and a shared virtual environment.
+Out:  `<bundles>/<function>/<digest>/{bundle.json,src/}`, and what the recipe of its runtime adds.
 The digest is that of everything that goes into it: an unchanged function is
 found again and not built. A bundle appears by one rename, whole or not at all.
 """
@@ -16,13 +16,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from dcf.build.interpreters import find_interpreter
 from dcf.build.lock import locked
 from dcf.build.project import FunctionConfig
+from dcf.build.recipe.choose import choose_recipe
+from dcf.build.recipe.contract import Recipe, Sources
 from dcf.build.sources import Tree, copy_tree, digest_tree, scan
 from dcf.build.steps import OnOutput
-from dcf.build.syntax import check_syntax
-from dcf.build.venvs import VENVS, VenvPlan, ensure_venv, plan_venv
+from dcf.build.venvs import VENVS
 from dcf.domain.bundle import FORMAT, MANIFEST, SOURCE, BundleManifest, manifest_from_json, manifest_to_json
 from dcf.domain.names import bundle_reference, parse_bundle_reference
 from dcf.errors import BuildError, ImageNotFoundError
@@ -103,41 +103,42 @@ class _Plan:
             raise BuildError(f"a function cannot be called {VENVS}: the folder of that name holds what functions share")
         self.config = config
         self.bundles = bundles
-        self.interpreter = find_interpreter(config.build_args.get("PYTHON_VERSION", ""))
-        self.tree = scan(config.source)
-        self.sources_digest = digest_tree(self.tree)
+        tree = scan(config.source)
+        self.sources = Sources(tree=tree, digest=digest_tree(tree))
+        self.recipe: Recipe = choose_recipe(config, bundles, self.sources)
 
     @cached_property
-    def venv(self) -> VenvPlan:
-        return plan_venv(self.bundles, self.interpreter, self.config.source, lambda: self.sources_digest)
+    def digest(self) -> str:
+        config = self.config
+        parts = (
+            str(FORMAT), config.name, config.runtime, config.handler_file, config.handler_name,
+            *self.recipe.digest_parts, self.sources.digest,
+        )  # fmt: skip
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:DIGEST_DIGITS]
 
     @cached_property
     def manifest(self) -> BundleManifest:
         config = self.config
-        parts = (
-            str(FORMAT), config.name, config.runtime, config.handler_file, config.handler_name,
-            self.venv.digest, self.sources_digest,
-        )  # fmt: skip
         return BundleManifest(
             function=config.name,
-            digest=hashlib.sha256("\0".join(parts).encode()).hexdigest()[:DIGEST_DIGITS],
+            digest=self.digest,
             runtime=config.runtime,
-            command=(self.venv.python,),
-            version=self.interpreter.version_text,
+            command=self.recipe.command(self.folder),
+            version=self.recipe.version,
             handler_file=config.handler_file,
             handler_name=config.handler_name,
         )
 
     @property
     def folder(self) -> Path:
-        return self.bundles / self.config.name / self.manifest.digest
+        return self.bundles / self.config.name / self.digest
 
     def is_built(self) -> bool:
         """Whether all of it is there whole."""
-        return self.is_assembled() and self.venv.is_complete
+        return self.is_assembled() and self.recipe.is_prepared
 
     def is_assembled(self) -> bool:
-        """Whether the bundle's folder is there; one in a bundles folder that was moved names a Python elsewhere."""
+        """Whether the bundle's folder is there; one in a bundles folder that was moved names programs elsewhere."""
         try:
             manifest = manifest_from_json((self.folder / MANIFEST).read_text(encoding="utf-8"))
         except (OSError, ImageNotFoundError):
@@ -147,12 +148,12 @@ class _Plan:
     def result(self, *, reused: bool) -> BuildResult:
         return BuildResult(
             function=self.config.name,
-            reference=bundle_reference(self.config.name, self.manifest.digest),
+            reference=bundle_reference(self.config.name, self.digest),
             folder=self.folder,
             manifest=self.manifest,
             seconds=0.0,
             reused=reused,
-            notices=_notices(self.config, self.venv),
+            notices=_notices(self.config, self.recipe),
         )
 
 
@@ -160,8 +161,7 @@ def _build(config: FunctionConfig, bundles: Path, on_output: OnOutput) -> BuildR
     plan = _Plan(config, bundles)
     if plan.is_built():
         return plan.result(reused=True)
-    on_output(f"==> check {config.handler_file} with Python {plan.interpreter.version_text}")
-    check_syntax(config.source / config.handler_file, plan.interpreter)
+    plan.recipe.check(on_output)
 
     def on_wait() -> None:
         on_output(f"==> waiting for another build of {config.name}")
@@ -172,23 +172,25 @@ def _build(config: FunctionConfig, bundles: Path, on_output: OnOutput) -> BuildR
             return plan.result(reused=True)
         for leftover in home.glob(f"{_UNFINISHED}*"):  # of builds that were killed: the lock is ours
             shutil.rmtree(leftover, ignore_errors=True)
-        ensure_venv(plan.venv, on_output=on_output)
-        if plan.is_assembled():  # only its environment was missing; replicas may run in it
+        plan.recipe.prepare(on_output)
+        if plan.is_assembled():  # only what it shares was missing; replicas may run in it
             return plan.result(reused=False)
-        on_output(f"==> copy {len(plan.tree.files)} files")
+        on_output(f"==> copy {len(plan.sources.tree.files)} files")
         with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=home) as unfinished:
-            _assemble(plan, Path(unfinished) / "bundle")
+            _assemble(plan, Path(unfinished) / "bundle", on_output)
             if plan.folder.exists():  # not whole, or of a folder that was moved
                 shutil.rmtree(plan.folder)
             (Path(unfinished) / "bundle").rename(plan.folder)
     return plan.result(reused=False)
 
 
-def _assemble(plan: _Plan, target: Path) -> None:
+def _assemble(plan: _Plan, target: Path, on_output: OnOutput) -> None:
     target.mkdir()
-    copy_tree(plan.tree, target / SOURCE)
-    copied = Tree(root=target / SOURCE, files=plan.tree.files, folders=plan.tree.folders)
-    if digest_tree(copied) != plan.sources_digest:
+    tree = plan.sources.tree
+    copy_tree(tree, target / SOURCE)
+    plan.recipe.assemble(target, on_output)
+    copied = Tree(root=target / SOURCE, files=tree.files, folders=tree.folders)
+    if digest_tree(copied) != plan.sources.digest:
         raise BuildError(f"{plan.config.source} changed while it was built: build it again")
     (target / MANIFEST).write_text(manifest_to_json(plan.manifest), encoding="utf-8")
 
@@ -213,7 +215,7 @@ def _left_alone(config: FunctionConfig, bundles: Path) -> BuildResult:
     )
 
 
-def _notices(config: FunctionConfig, venv: VenvPlan) -> tuple[str, ...]:
+def _notices(config: FunctionConfig, recipe: Recipe) -> tuple[str, ...]:
     notices = []
     if config.build_packages:
         notices.append(
@@ -223,8 +225,6 @@ def _notices(config: FunctionConfig, venv: VenvPlan) -> tuple[str, ...]:
     if limited := [f"{name}: {value}" for name, value in config.limits.items() if name != "gpu"]:
         limits = ", ".join(limited)
         notices.append(f"limits ({limits}) are not enforced by the process backend")
-    if others := [name for name in config.build_args if name != "PYTHON_VERSION"]:
+    if others := [name for name in config.build_args if name not in recipe.acting_args]:
         notices.append(f"build_args {', '.join(others)} act in image builds")
-    if any(line.startswith(("-e", "--editable")) for line in venv.requirements):
-        notices.append(f"{venv.file} installs an editable package: changes of its files reach the function unbuilt")
-    return tuple(notices)
+    return (*notices, *recipe.notices)

@@ -13,6 +13,7 @@ from string import Template
 from dcf.build.interpreters import own_version
 from dcf.build.project import FunctionConfig
 from dcf.build.runtimes import template_folder
+from dcf.build.toolchains import default_version
 from dcf.errors import BuildError
 
 DOCKERFILE = "Dockerfile"
@@ -75,6 +76,7 @@ def function_folder(config: FunctionConfig) -> Path:
 
 def _template(config: FunctionConfig) -> str:
     file = template_folder() / config.runtime / DOCKERFILE
-    if not file.is_file():
-        raise BuildError(f"images of functions in {config.runtime} come with a later release of DCF")
-    return Template(file.read_text(encoding="utf-8")).safe_substitute(python_version=own_version())
+    values = {"python_version": own_version()}
+    if config.runtime != "python":
+        values[f"{config.runtime}_version"] = default_version(config.runtime)
+    return Template(file.read_text(encoding="utf-8")).safe_substitute(values)

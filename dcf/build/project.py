@@ -20,8 +20,21 @@ from dcf.domain.scaling import parse_scaling
 from dcf.errors import ConfigError, InvalidInputError
 
 CONFIG = "config.yaml"
-_PYTHON_VERSION = re.compile(r"3(\.(\d+)(\.\d+)?)?")
-OLDEST_PYTHON = 6  # of 3.x: the oldest that the worker speaks
+# Build arguments that are versions: their form, and what is said where they have another.
+_VERSIONS = {
+    "PYTHON_VERSION": (
+        re.compile(r"3(\.([6-9]|[1-9]\d+)(\.\d+)?)?"),
+        "a Python of 3.6 or later, such as PYTHON_VERSION=3.6 or PYTHON_VERSION=3.11.7",
+    ),
+    "GO_VERSION": (
+        re.compile(r"1\.(19|[2-9]\d)(\.\d+)?"),
+        "a Go of 1.19 or later, such as GO_VERSION=1.22 or GO_VERSION=1.22.5",
+    ),
+    "NODE_VERSION": (
+        re.compile(r"(1[89]|[2-9]\d)(\.\d+){0,2}"),
+        "a Node.js of 18 or later, such as NODE_VERSION=20 or NODE_VERSION=20.11.1",
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,7 +186,7 @@ def _function(name: str, node: Node, form: Key, check_files: bool) -> FunctionCo
     _check_environment(node)
     _check_replicas(node)
     _check_scaling(node)
-    _check_python_version(node, values["build_args"])
+    _check_versions(node, values["build_args"])
     file = values["handler"]["file"] or list_runtimes()[values["runtime"]].handler_file
     source = (node.file.absolute().parent / values["handler"]["dir"]).resolve()
     if check_files:
@@ -238,14 +251,13 @@ def _check_scaling(node: Node) -> None:
         raise ConfigError(f"{place}{error.message}") from error
 
 
-def _check_python_version(node: Node, build_args: Mapping[str, str]) -> None:
-    version = build_args.get("PYTHON_VERSION", "")
-    match = _PYTHON_VERSION.fullmatch(version)
-    if not version or (match and int(match[2] or OLDEST_PYTHON) >= OLDEST_PYTHON):
-        return
-    for element in node.child("build_args").elements():
-        if element.value.startswith("PYTHON_VERSION="):
-            raise element.refuse("a Python of 3.6 or later, such as PYTHON_VERSION=3.6 or PYTHON_VERSION=3.11.7")
+def _check_versions(node: Node, build_args: Mapping[str, str]) -> None:
+    for name, (form, expected) in _VERSIONS.items():
+        if not build_args.get(name) or form.fullmatch(build_args[name]):
+            continue
+        for element in node.child("build_args").elements():
+            if element.value.startswith(f"{name}="):
+                raise element.refuse(expected)
 
 
 def _check_handler(node: Node, source: Path, file: str) -> None:

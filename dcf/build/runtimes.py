@@ -16,10 +16,15 @@ class Runtime:
     """One of them: a line of `dcf runtime list`."""
 
     name: str
+    title: str
+    """The language as its people write it: `Node.js`."""
     description: str
     handler_file: str
     """What `handler.file` is where the user leaves it empty."""
     versions: str
+    """Of the language, that DCF supports: for people."""
+    default_version: str = ""
+    """What a new function asks for where this machine has none; python has always the one that runs dcf."""
     build_args: Mapping[str, str]
     """Build arguments it knows, with their meaning."""
 

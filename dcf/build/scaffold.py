@@ -15,10 +15,12 @@ from pathlib import Path
 from string import Template
 
 from dcf.build.config_edit import add_function
+from dcf.build.go_module import provide_module
 from dcf.build.interpreters import own_version
 from dcf.build.project import CONFIG
 from dcf.build.runtimes import list_runtimes, template_folder
 from dcf.build.schema import ADDRESS_FORM, is_address, one_of
+from dcf.build.toolchains import default_version
 from dcf.domain.names import FUNCTION_RULE, check_function_name
 from dcf.errors import ConfigError, InvalidInputError
 
@@ -68,6 +70,8 @@ def _write(name: str, runtime: str, folder: Path, config_file: Path | None, gate
         "python_version": own_version(),
         "gateway": gateway or "",
     }
+    if runtime != "python":
+        values[f"{runtime}_version"] = default_version(runtime)
     template = template_folder() / runtime
     config = _fill_in(template / CONFIG, values)
     joined = add_function(config_file, name, config, gateway) if config_file else None
@@ -86,6 +90,8 @@ def _write(name: str, runtime: str, folder: Path, config_file: Path | None, gate
             shutil.rmtree(target)
             raise
     files = [target / path for path in sorted(written, key=lambda path: (len(path.parts), path))]
+    if runtime == "go" and (module := provide_module(target, target / "src")):
+        files.append(module)
     return [config_file, *files] if config_file else sorted(files, key=lambda path: path != target / CONFIG)
 
 

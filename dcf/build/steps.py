@@ -1,4 +1,4 @@
-"""Run the programs of a build: interpreters and pip, and nothing that outlives us.
+"""Run the programs of a build: interpreters, pip, go; nothing that outlives us.
 
 A program runs in a process group of its own, which is killed when its time
 is over or when we are interrupted: no pip writes on behind a build that ended.
@@ -11,9 +11,10 @@ import os
 import signal
 import subprocess
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 from dcf.errors import BuildError
 
@@ -50,6 +51,7 @@ def run_step(
     on_output: OnOutput,
     folder: Path | None = None,
     keep_open: Collection[int] = (),
+    environ: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Run one step and hand its lines to `on_output` as they come.
 
@@ -57,13 +59,14 @@ def run_step(
         step: what it does, for people: "install the requirements".
         folder: where it runs; None for here.
         keep_open: descriptors that the program inherits, such as a lock's.
+        environ: variables beside this process's own.
 
     Raises:
         BuildError: it could not start, or ended with another status than 0; with its last lines.
     """
     on_output(f"==> {step}: {' '.join(command)}")
     last: deque[str] = deque(maxlen=_LAST_LINES)
-    with _started(step, command, folder, keep_open) as process:
+    with _started(step, command, folder, keep_open, environ) as process:
         assert process.stdout is not None
         for line in process.stdout:
             last.append(line.rstrip("\r\n"))
@@ -90,6 +93,7 @@ def _started(
     command: Sequence[str],
     folder: Path | None,
     keep_open: Collection[int],
+    environ: Mapping[str, str] = MappingProxyType({}),
     *,
     quiet: bool = False,
 ) -> Iterator[subprocess.Popen[str]]:
@@ -99,7 +103,7 @@ def _started(
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL if quiet else subprocess.STDOUT,
-            env=clean_environment(),
+            env=clean_environment() | dict(environ),
             cwd=folder,
             pass_fds=tuple(keep_open),
             start_new_session=True,

@@ -40,11 +40,12 @@ def init(
         str | None, typer.Option("--gateway", "-g", metavar="HOST:PORT", help="Written into the function file.")
     ] = None,
 ) -> None:
-    """Make the folder of a new function: handler, requirements, Dockerfile and config.yaml.
+    """Make the folder of a new function: handler, packages, Dockerfile and config.yaml.
 
     \b
     Example:
       dcf function init echo --runtime python
+      dcf function init words --runtime go
     """
     from dcf.build.scaffold import init_function
 
@@ -108,6 +109,7 @@ def build(
 
 def _build_bundle(config: FunctionConfig, bundles: Path, *, verbose: bool, quiet: bool) -> dict[str, Any]:
     from dcf.build.bundle import build_function
+    from dcf.build.runtimes import list_runtimes
 
     progress = Progress()
 
@@ -124,7 +126,7 @@ def _build_bundle(config: FunctionConfig, bundles: Path, *, verbose: bool, quiet
     for notice in result.notices:
         say(f"{config.name}: {notice}")
     if not quiet:
-        version = f", Python {result.manifest.version}" if result.manifest else ""
+        version = f", {list_runtimes()[config.runtime].title} {result.manifest.version}" if result.manifest else ""
         write(f"{config.name}: {_how(result)}: {result.reference}{version}")
     return _facts(result) | {"folder": str(result.folder) if result.folder else ""}
 

@@ -30,7 +30,7 @@ class BundleManifest:
     """First 12 hex digits; also the folder's name."""
     runtime: str
     command: tuple[str, ...]
-    """What starts the worker: for python the interpreter, absolute; the watcher adds its worker program."""
+    """What starts the worker, absolute: an interpreter, to which the watcher adds its worker program, or the binary."""
     version: str
     """Of the language, for people: "3.6.15"."""
     handler_file: str

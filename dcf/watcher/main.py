@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import sys
+from contextlib import closing
 from pathlib import Path
 from signal import SIGINT, SIGTERM
 
@@ -24,6 +25,7 @@ from dcf.watcher.batcher import Batcher
 from dcf.watcher.devices import reserve_gpus
 from dcf.watcher.function_log import FunctionLog
 from dcf.watcher.grpc_api import WatcherService, open_grpc_api
+from dcf.watcher.low_descriptors import LowDescriptors
 from dcf.watcher.orphans import run_orphans
 from dcf.watcher.settings import WatcherSettings
 from dcf.watcher.state_file import run_state_file
@@ -41,7 +43,7 @@ FAILED_STAY_S = 1.5
 """Time for whoever starts to watch to be told why: on a Swarm that may be the only way for the cause to travel."""
 
 
-async def serve(settings: WatcherSettings) -> int:
+async def serve(settings: WatcherSettings, low: LowDescriptors) -> int:
     """Run until a signal (0) or until the handler cannot be loaded (1)."""
     function_log = FunctionLog(settings.log_file)
     try:
@@ -49,7 +51,7 @@ async def serve(settings: WatcherSettings) -> int:
             batched = settings.batch_max_size > 0
             batcher = Batcher(settings.batch_max_size, settings.batch_max_wait_s) if batched else None
             pool = WorkerPool(kill_after_s=settings.kill_after_s, batcher=batcher)
-            keeper = WorkerKeeper(settings, pool, function_log, tasks)
+            keeper = WorkerKeeper(settings, pool, function_log, low, tasks)
             service = WatcherService(settings, pool, function_log, tasks)
             async with (
                 open_grpc_api(service, settings.listen),
@@ -105,7 +107,8 @@ def main() -> int:
         configure_logs(settings.log_level)
         # Before anything listens: it is settled in a moment, and a replica without its GPU has no sense.
         settings = reserve_gpus(settings, os.environ, list_gpus)
-        return uvloop.run(serve(settings))
+        with closing(LowDescriptors()) as low:
+            return uvloop.run(serve(settings, low))
     except Exception as error:
         cause = unpack_group(error)
         if not isinstance(cause, ConfigError):

@@ -24,7 +24,7 @@ class WatcherSettings:
     """`unix:/path` or `host:port`."""
     runtime: str
     worker_command: str
-    """JSON list: what starts the worker. For python the interpreter; the watcher adds its own worker program."""
+    """JSON list: what starts the worker. An interpreter, to which the watcher adds its worker program, or a binary."""
     source: str
     """Absolute folder of the handler."""
     handler_file: str

@@ -15,6 +15,7 @@ from typing import NoReturn
 from dcf.errors import LoadError
 from dcf.lifecycle import TaskSet
 from dcf.watcher.function_log import FunctionLog
+from dcf.watcher.low_descriptors import LowDescriptors
 from dcf.watcher.settings import WatcherSettings
 from dcf.watcher.worker_pool import WorkerPool
 from dcf.watcher.worker_process import WorkerProcess
@@ -29,12 +30,20 @@ POLL_S = 0.02
 class WorkerKeeper:
     """Touched only by the event loop of the watcher."""
 
-    def __init__(self, settings: WatcherSettings, pool: WorkerPool, function_log: FunctionLog, tasks: TaskSet) -> None:
+    def __init__(
+        self,
+        settings: WatcherSettings,
+        pool: WorkerPool,
+        function_log: FunctionLog,
+        low: LowDescriptors,
+        tasks: TaskSet,
+    ) -> None:
         self.failed: asyncio.Future[LoadError] = asyncio.get_running_loop().create_future()
         """Set when the watcher has to end, and why."""
         self._settings = settings
         self._pool = pool
         self._log = function_log
+        self._low = low
         self._tasks = tasks
         self._loading = set(range(settings.workers))
         """Numbers of the workers that were never ready yet."""
@@ -83,7 +92,7 @@ class WorkerKeeper:
     async def _run_one(self, number: int) -> tuple[bool, LoadError | None]:
         """One worker from start to end: whether it was ready long, and why it could not be loaded."""
         loop = asyncio.get_running_loop()
-        worker = WorkerProcess(self._settings, self._log, number)
+        worker = WorkerProcess(self._settings, self._log, number, self._low)
         worker.on_frames, worker.on_bug = self._pool.on_worker_frames, self._on_bug
         self._pool.workers.append(worker)
         ready_at, failure = 0.0, None

@@ -25,9 +25,16 @@ from dcf.rpc.frames import Frame, FrameReader, pack, pack_json, unpack_json
 if TYPE_CHECKING:
     from dcf.watcher.function_log import FunctionLog
     from dcf.watcher.invocation import Invocation
+    from dcf.watcher.low_descriptors import LowDescriptors
     from dcf.watcher.settings import WatcherSettings
 
-PYTHON_WORKER = Path(__file__).parent / "worker" / "worker.py"
+_WORKERS = Path(__file__).parent / "worker"
+WORKER_PROGRAMS = {
+    # -u: what a handler prints is in the log at once.
+    "python": ("-u", str(_WORKERS / "worker.py")),
+    "node": (str(_WORKERS / "worker.mjs"),),
+}
+"""What an interpreter is given; a runtime that is not here compiles its worker into the function's own program."""
 STOP_S = 2.0
 """A worker that was told to shut down and does not is killed after this."""
 LAST_WORDS_S = 0.5
@@ -80,7 +87,7 @@ class Batch:
 class WorkerProcess:
     """Touched only by the event loop of the watcher."""
 
-    def __init__(self, settings: WatcherSettings, log: FunctionLog, number: int) -> None:
+    def __init__(self, settings: WatcherSettings, log: FunctionLog, number: int, low: LowDescriptors) -> None:
         self.number = number
         self.calls: dict[int, Invocation] = {}
         """Handed over and not yet answered, by the watcher's call id; those whose input is whole in the order
@@ -110,6 +117,7 @@ class WorkerProcess:
         """The exit status, negative for a signal. All that it had sent was read before."""
         self._settings = settings
         self._log = log
+        self._low = low
         self._process: subprocess.Process | None = None
         self._data: asyncio.Transport | None = None
         self._unsent: list[bytes] = []
@@ -126,11 +134,7 @@ class WorkerProcess:
         return self._process.pid if self._process else 0
 
     def _command(self) -> list[str]:
-        command = self._settings.command()
-        if self._settings.runtime == "python":
-            # -u: what a handler prints is in the log at once.
-            command = [*command, "-u", str(PYTHON_WORKER)]
-        return command
+        return [*self._settings.command(), *WORKER_PROGRAMS.get(self._settings.runtime, ())]
 
     def _environ(self) -> dict[str, str]:
         environ = {name: value for name, value in os.environ.items() if not name.startswith(_OURS_ALONE)}
@@ -153,7 +157,8 @@ class WorkerProcess:
             for sock in (data, control):
                 unused.callback(sock.close)
             with their_data, their_control:
-                process = await self._start_process(their_data.fileno(), their_control.fileno())
+                async with self._low.lent_to(their_data.fileno(), their_control.fileno()) as numbers:
+                    process = await self._start_process(*numbers)
             # First of all: `stop` waits for it, also where we are cancelled in the next line.
             name = f"worker-{self.number}-{process.pid}"
             spawn(f"{name}-exit", self._watch_exit(process))

@@ -15,9 +15,12 @@ def test_arguments_of_the_original_give_the_image_that_they_gave_then(echo: Load
     choice = choose_base(echo(THE_ORIGINALS))
 
     assert choice.base_image == "nvidia/cuda:9.0-cudnn7-runtime-ubuntu16.04"
-    assert choice.python_image == "python:3.6-slim"
-    assert choice.pack_python
-    assert choice.watcher_image == f"python:{own_version()}-slim"
+    assert choice.stage_args == {
+        "WATCHER_IMAGE": f"python:{own_version()}-slim",
+        "PYTHON_IMAGE": "python:3.6-slim",
+        "PACK_PYTHON": "1",
+        "PYTHON_VERSION": "3.6",
+    }
 
 
 @pytest.mark.parametrize(
@@ -71,7 +74,7 @@ def test_a_gpu_alone_starts_from_nvidias_current_image(echo: LoadEcho) -> None:
     choice = choose_base(echo('limits: {gpu: "1"}'))
 
     assert choice.base_image.startswith("nvidia/cuda:12.")
-    assert choice.pack_python
+    assert choice.stage_args["PACK_PYTHON"] == "1"
 
 
 @pytest.mark.parametrize(
@@ -90,8 +93,8 @@ def test_the_base_follows_the_arguments(echo: LoadEcho, lines: list[str], base: 
 def test_a_python_base_needs_no_further_image(echo: LoadEcho) -> None:
     choice = choose_base(echo("build_args: [PYTHON_VERSION=3.8]"))
 
-    assert not choice.pack_python
-    assert choice.python_image == choice.watcher_image
+    assert choice.stage_args["PACK_PYTHON"] == "0"
+    assert choice.stage_args["PYTHON_IMAGE"] == choice.stage_args["WATCHER_IMAGE"]
 
 
 def test_an_own_base_says_that_cuda_arguments_choose_nothing(echo: LoadEcho) -> None:

@@ -71,7 +71,7 @@ def test_an_empty_folder_of_that_name_is_used(tmp_path: Path) -> None:
     [
         ("Echo", "python", None, "function name 'Echo' is not allowed: expected a lower-case letter"),
         ("../up", "python", None, "function name '../up' is not allowed"),
-        ("echo", "cobol", None, "runtime 'cobol' is not known: expected python"),
+        ("echo", "cobol", None, "runtime 'cobol' is not known: expected one of python, go, node"),
         ("echo", "python", "nowhere", "gateway 'nowhere' is not allowed: expected host:port"),
     ],
 )

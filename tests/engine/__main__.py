@@ -16,7 +16,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.engine import base_image, bridge, dcf_image, function_images, host_engine
+from tests.engine import base_image, bridge, dcf_image, function_images, go_image, host_engine
 from tests.engine.conftest import held_names
 
 HERE = str(Path(__file__).parent)
@@ -31,6 +31,7 @@ def main(arguments: list[str]) -> int:
         left = stack.enter_context(held_names())
         engine = stack.enter_context(host_engine.host_engine(lambda: None))
         brought = base_image.provide_base_images(engine)
+        go = go_image.provide_go_image(engine)
         stack.enter_context(bridge.bridge())
         with tempfile.TemporaryDirectory() as folder:
             own = [dcf_image.build_dcf_image(), function_images.build_echo(Path(folder))]
@@ -42,6 +43,8 @@ def main(arguments: list[str]) -> int:
         else:
             for image in own:
                 engine.client.images.remove(image, force=True)
+            if go:
+                engine.client.images.remove(go_image.GO)
             base_image.remove_stand_ins(engine.client, brought)
     complain("left on this machine", left)
     return status or bool(left)

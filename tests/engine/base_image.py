@@ -53,7 +53,7 @@ def provide_base_images(engine: Engine) -> tuple[str, ...]:
     absent = [reference for reference in (PYTHON, REDIS) if not _is_there(engine.client, reference)]
     if not engine.ours:
         # Where an engine of ours is started there is no user, and mostly no registry either.
-        absent = [reference for reference in absent if not _pull(engine, reference)]
+        absent = [reference for reference in absent if not pull(engine, reference)]
     if PYTHON in absent:
         _import(engine.client, PYTHON, "python3")
     if REDIS in absent and PYTHON in absent:
@@ -106,7 +106,7 @@ def _is_there(client: docker.DockerClient, reference: str) -> bool:
     return True
 
 
-def _pull(engine: Engine, reference: str) -> bool:
+def pull(engine: Engine, reference: str) -> bool:
     """Try the registry; by the command, because the SDK has no limit for the whole of a pull."""
     if shutil.which("docker") is None:
         return False

@@ -2,6 +2,7 @@
 
 `engine`          an engine of this machine: `.client` (docker SDK), `.url`
 `base_images`     the same engine, with `python:3.11-slim` and `redis:7-alpine` in it
+`go_image`        the same engine, with the image that functions in Go are compiled in
 `echo_image`      a function's image in it, built as a user builds it; `gpu_image` one that finds GPUs
 `gpus`            the UUIDs of its GPUs, which a container may ask for (nothing is behind them)
 `registry`        a registry that the engines may use: `.address`, `.name_of("echo:1")`
@@ -24,7 +25,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine import base_image, bridge, function_images, host_engine, leftovers, registry, three_engines
+from tests.engine import base_image, bridge, function_images, go_image, host_engine, leftovers, registry, three_engines
 from tests.engine import dcf_image as dcf_image_of_this_tree
 from tests.engine.commands import FOLDER
 
@@ -103,6 +104,15 @@ def base_images(engine: host_engine.Engine) -> Iterator[host_engine.Engine]:
     yield engine
     if not engine.ours:
         base_image.remove_stand_ins(engine.client, brought)
+
+
+@pytest.fixture(scope="session", name="go_image")
+def image_with_go(base_images: host_engine.Engine) -> Iterator[host_engine.Engine]:
+    """`base_images`, with `golang:<the version of this machine>` in it: pulled, or a stand-in (go_image.py)."""
+    brought = go_image.provide_go_image(base_images)
+    yield base_images
+    if brought and not base_images.ours:
+        base_images.client.images.remove(go_image.GO)
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from tests.engine.containers import remove_containers
 from tests.engine.host_engine import Engine
 from tests.flows.bursts import ELASTIC, HANDLER, check_that_all_served_and_sleep, play
 from tests.flows.cluster import Cluster, until
+from tests.flows.runtimes import check_every_verb
 
 ECHO = "def Handler(req):\n    return b'one ' + req.input\n"
 TWO = "def Handler(req):\n    return b'two ' + req.input\n"
@@ -104,6 +105,11 @@ def test_the_main_job(cluster: DockerCluster, function: str) -> None:
     nodes = cluster.json("status")["nodes"]
     assert [node["replicas"] for node in nodes] == [1]
     assert "unchanged" in cluster.run("function", "build", "-f", f"{function}/config.yaml").stdout
+
+
+@pytest.mark.parametrize("runtime", ["go", "python"])
+def test_every_verb(cluster: DockerCluster, go_image: Engine, runtime: str) -> None:
+    check_every_verb(cluster, runtime)
 
 
 def test_scaling_and_updates_lose_no_call_and_restart_nobody_who_stays(cluster: DockerCluster, function: str) -> None:

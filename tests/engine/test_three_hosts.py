@@ -14,6 +14,7 @@ from tests.engine.stack import Callers, StackCluster, error_of, timed
 from tests.engine.three_engines import GPU_NODE, NODES, ThreeEngines
 from tests.flows.bursts import ELASTIC, HANDLER, check_that_all_served_and_sleep, play
 from tests.flows.cluster import until
+from tests.flows.runtimes import check_every_verb
 
 pytestmark = pytest.mark.timeout(420)
 
@@ -58,6 +59,11 @@ def test_calls_reach_replicas_on_all_nodes(cluster: StackCluster, where: str) ->
     assert set(callers.statuses) == {200}
     assert {nodes[body.decode()] for body in callers.bodies} == set(nodes.values())
     assert f"{cluster.name}_where" in cluster.docker("service", "ls")
+
+
+@pytest.mark.parametrize("runtime", ["go", "python"])
+def test_every_verb(cluster: StackCluster, go_image: Engine, runtime: str) -> None:
+    check_every_verb(cluster, runtime, carry=lambda image: cluster.engines.load_image(image))
 
 
 def test_nothing_is_lost_but_what_was_in_flight_on_what_is_killed(cluster: StackCluster, where: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.watcher.harness import interpreters, run_watcher
+from tests.watcher.harness import eventually, interpreters, run_watcher
 
 VERSIONS = interpreters()
 
@@ -168,3 +170,16 @@ async def test_a_watcher_that_nobody_can_reach_any_more_ends(tmp_path: Path) -> 
         Path(replica.address.removeprefix("unix:")).unlink()
 
         assert await replica.exit_status() == 0
+
+
+async def test_every_worker_has_its_sockets_under_low_numbers(tmp_path: Path) -> None:
+    """Node.js can mark only such ones close-on-exec; a second worker's are no higher than the first one's."""
+    handler = "import sys, os, time\ndef Handler(req):\n    time.sleep(0.2)\n    return [os.getpid(), *sys.argv[-2:]]\n"
+
+    async with run_watcher(tmp_path, handler, workers=3) as replica, replica.attach() as gateway:
+        await eventually(lambda: gateway.states and gateway.states[-1]["concurrency"] == 3, "three workers")
+        answers = await asyncio.gather(*(gateway.call(b"") for _ in range(3)))
+
+    pids = {pid for pid, _, _ in (json.loads(answer.body) for answer in answers)}
+    assert len(pids) == 3
+    assert all(3 <= int(number) < 16 for answer in answers for number in json.loads(answer.body)[1:])

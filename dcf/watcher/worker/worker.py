@@ -22,6 +22,7 @@ import inspect
 import json
 import os
 import queue
+import select
 import signal
 import socket
 import struct
@@ -57,6 +58,7 @@ BIG_POLL_S = 0.1
 FLUSH_S = 0.002  # an answer waits at most this for the rest of its batch, a chunk for the next one
 FLUSH_BYTES = 64 * 1024  # so much is written at once
 TURN_S = 0.001  # an async generator that never waits lets the others run this often
+POLLRDHUP = 0x2000  # Linux's number, for which Python 3.6 has no name
 LEAVE_S = 1.5  # for the handler's own atexit functions
 BUG = 70  # exit status
 
@@ -166,6 +168,8 @@ class Call:
         deadline_ms, id_length, metadata_length = OPEN_PREFIX.unpack_from(payload)
         id_end = OPEN_PREFIX.size + id_length
         metadata_end = id_end + metadata_length
+        if metadata_end > len(payload):
+            raise ValueError("the watcher sent an OPEN that is shorter than its metadata")
         self.id = call_id
         self.invocation_id = payload[OPEN_PREFIX.size : id_end]
         self.metadata = payload[id_end:metadata_end]
@@ -356,6 +360,7 @@ class Worker:
 
     def __init__(self, data, control):
         self.data = data
+        self.control = control
         self.data_frames = Frames(data)
         self.control_frames = Frames(control)
         self.lock = threading.Lock()
@@ -448,6 +453,8 @@ class Worker:
                 self.run(call)
             else:
                 self.send(frame(call_id, CREDIT, len(payload).to_bytes(4, "big")))
+        else:
+            refuse_unknown(kind)
 
     def open_inputs(self, call):
         """A call whose input is a stream runs at once."""
@@ -977,8 +984,15 @@ class Worker:
     # -- control -----------------------------------------------------------
 
     def serve_control(self):
-        """The control thread: what must arrive while a handler runs."""
+        """The control thread: what must arrive while a handler runs, and the end of either socket."""
+        ready = select.poll()
+        ready.register(self.control.fileno(), select.POLLIN)
+        # Its frames are the main thread's, which may be busy for long; its end is looked for here.
+        ready.register(self.data.fileno(), POLLRDHUP)
         while True:
+            numbers = [number for number, _ in ready.poll()]
+            if self.control.fileno() not in numbers:
+                leave(0)
             frames = self.control_frames.receive()
             if frames is None:
                 leave(0)
@@ -1003,6 +1017,8 @@ class Worker:
                 self.credited.notify_all()
             if call.waiters:
                 self.loop.call_soon_threadsafe(call.wake)
+        else:
+            refuse_unknown(kind)
 
     def on_cancel(self, call_id):
         orphans = []
@@ -1044,12 +1060,18 @@ class Worker:
                 mesh.credit += int.from_bytes(payload, "big")
                 self.credited.notify_all()
                 return
+            if kind not in (REPLY, DATA, ERROR):
+                refuse_unknown(kind)
+                return
             if kind == ERROR:
                 body = json.loads(payload.decode("utf-8"))
                 mesh.error = MeshError(body.get("code", "internal"), body.get("message", ""))
             else:
                 if kind == REPLY:
-                    payload = payload[REPLY_PREFIX.size + REPLY_PREFIX.unpack_from(payload)[-1] :]
+                    start = REPLY_PREFIX.size + REPLY_PREFIX.unpack_from(payload)[-1]
+                    if start > len(payload):
+                        raise ValueError("the watcher sent a REPLY that is shorter than its metadata")
+                    payload = payload[start:]
                 mesh.pieces.append(payload)
                 if not flags & LAST:
                     self.out.append(frame(call_id, CREDIT, len(payload).to_bytes(4, "big")))
@@ -1203,6 +1225,12 @@ class Worker:
             self.serve_threads(slots)
         else:
             self.serve_inline()
+
+
+def refuse_unknown(kind):
+    """A known kind that has no sense here is ignored; nobody knows what another one would ask for."""
+    if not HELLO <= kind <= BATCH:
+        raise ValueError("the watcher sent a frame of kind %d, which protocol %d has not" % (kind, PROTOCOL))
 
 
 def micros(seconds):

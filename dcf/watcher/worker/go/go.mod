@@ -1,0 +1,3 @@
+module dcf
+
+go 1.19

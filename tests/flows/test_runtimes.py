@@ -1,0 +1,26 @@
+"""Functions in every language, as processes. The same verbs on Docker and a Swarm: tests/engine."""
+
+from __future__ import annotations
+
+import pytest
+
+from dcf.build.runtimes import list_runtimes
+from tests.flows.cluster import Cluster
+from tests.flows.runtimes import check_every_verb
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("runtime", sorted(list_runtimes()))
+def test_every_verb(shared_cluster: Cluster, runtime: str) -> None:
+    check_every_verb(shared_cluster, runtime)
+
+
+def test_the_runtimes_are_listed_with_their_versions(shared_cluster: Cluster) -> None:
+    lines = shared_cluster.run("runtime", "list").stdout.splitlines()
+
+    assert [line.split()[0] for line in lines] == ["Runtime", "go", "node", "python"]
+    for runtime in shared_cluster.json("runtime", "list"):
+        assert runtime["versions"].endswith(" and later")
+        # This machine has all of them, or the test above could not pass.
+        assert all(part.isdigit() for part in runtime["here"].split("."))
