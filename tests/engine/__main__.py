@@ -2,7 +2,7 @@
 
 One half is content with one engine, the other has the Swarm of three; they mostly wait, and so take little more
 than half the time together. What both need is made once, before: the engine, the base images, the bridge, and a
-first build of the two images that most tests begin with.
+first build of the images that most tests begin with.
 Where no engine answers and none can be started, pytest runs as it is, and says what is missing.
 """
 
@@ -35,6 +35,8 @@ def main(arguments: list[str]) -> int:
         stack.enter_context(bridge.bridge())
         with tempfile.TemporaryDirectory() as folder:
             own = [dcf_image.build_dcf_image(), function_images.build_echo(Path(folder))]
+            # Not for itself: the next builds find Go's own library compiled.
+            own.append(function_images.build_echo(Path(folder) / "go", "go"))
         status = run_halves(arguments)
         if engine.ours:
             litter = host_engine.find_litter(engine.client)

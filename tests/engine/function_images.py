@@ -31,9 +31,9 @@ done
 """
 
 
-def build_echo(folder: Path) -> str:
+def build_echo(folder: Path, runtime: str = "python") -> str:
     """`dcf function init echo` and build: an image that answers with its input; the reference."""
-    init_function("echo", "python", folder)
+    init_function("echo", runtime, folder)
     config = load_project(folder / "echo").function("echo")
     return build_image(
         config, ca=None, environ=os.environ, on_step=lambda step: None, on_output=lambda line: None

@@ -72,8 +72,8 @@ class Cluster:
     def down(self) -> None:
         self.run("down", timeout_s=120)
 
-    def json(self, *args: str) -> Any:
-        return json.loads(self.run(*args, "--output", "json").stdout)
+    def json(self, *args: str, timeout_s: float = 60.0) -> Any:
+        return json.loads(self.run(*args, "--output", "json", timeout_s=timeout_s).stdout)
 
     def function(self, name: str) -> dict[str, Any]:
         """Its row of `dcf function list`."""

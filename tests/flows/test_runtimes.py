@@ -16,6 +16,15 @@ def test_every_verb(shared_cluster: Cluster, runtime: str) -> None:
     check_every_verb(shared_cluster, runtime)
 
 
+@pytest.mark.parametrize("runtime", sorted(list_runtimes()))
+def test_a_function_as_init_writes_it_answers_with_its_input(shared_cluster: Cluster, runtime: str) -> None:
+    name = f"written-{runtime}"
+    shared_cluster.run("function", "init", name, "--runtime", runtime)
+    shared_cluster.run("function", "build", "-f", f"{name}/config.yaml")
+
+    assert shared_cluster.run("function", "run", name, stdin="Hello").stdout == "Hello"
+
+
 def test_the_runtimes_are_listed_with_their_versions(shared_cluster: Cluster) -> None:
     lines = shared_cluster.run("runtime", "list").stdout.splitlines()
 
