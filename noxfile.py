@@ -9,7 +9,7 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2024.4.15"
-nox.options.sessions = ["lint", "types", "go", "tests", "flows", "engine"]
+nox.options.sessions = ["lint", "types", "go", "workers", "tests", "flows", "engine"]
 nox.options.reuse_existing_virtualenvs = True
 
 # The tests wait for processes more than they compute: four at a time, also on two cores.
@@ -80,10 +80,17 @@ def _staticcheck(session: nox.Session, environ: dict[str, str]) -> str:
 
 
 @nox.session
+def workers(session: nox.Session) -> None:
+    """The worker of each language against the protocol; and mutants of one, against which the suite has to fail."""
+    _install(session)
+    session.run("pytest", "tests/worker_conformance", *PARALLEL, "--dist", "loadscope", *session.posargs)
+
+
+@nox.session
 def tests(session: nox.Session) -> None:
     """Every room by itself: real Redis, real processes, real gRPC."""
     _install(session)
-    elsewhere = ("--ignore", "tests/flows", "--ignore", "tests/cluster", "--ignore", "tests/engine")
+    elsewhere = [f"--ignore=tests/{room}" for room in ("flows", "cluster", "engine", "worker_conformance")]
     session.run("pytest", "tests", *elsewhere, *PARALLEL, "--dist", "loadscope", *session.posargs)
 
 

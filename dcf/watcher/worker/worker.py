@@ -1108,9 +1108,10 @@ class Worker:
 
     def begin_mesh(self, done):
         parent = self.current_call()
-        if parent is not None and parent.cancelled and parent.batch is None:
-            raise MeshError("client_gone", "the call that this mesh call is made for was cancelled")
         with self.lock:
+            # With the lock: a cancel either comes before, or finds the mesh call and ends it.
+            if parent is not None and parent.cancelled and parent.batch is None:
+                raise MeshError("client_gone", "the call that this mesh call is made for was cancelled")
             self.mesh_count = (self.mesh_count + 1) & 0x7FFFFFFF
             mesh = MeshCall(MESH_BIT | self.mesh_count, parent, done)
             self.mesh_calls[mesh.id] = mesh
