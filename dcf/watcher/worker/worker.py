@@ -59,6 +59,7 @@ FLUSH_S = 0.002  # an answer waits at most this for the rest of its batch, a chu
 FLUSH_BYTES = 64 * 1024  # so much is written at once
 TURN_S = 0.001  # an async generator that never waits lets the others run this often
 POLLRDHUP = 0x2000  # Linux's number, for which Python 3.6 has no name
+CLOSED_MS = 1000
 LEAVE_S = 1.5  # for the handler's own atexit functions
 BUG = 70  # exit status
 
@@ -985,13 +986,19 @@ class Worker:
 
     def serve_control(self):
         """The control thread: what must arrive while a handler runs, and the end of either socket."""
-        ready = select.poll()
-        ready.register(self.control.fileno(), select.POLLIN)
+        ready, control = select.poll(), self.control.fileno()
+        ready.register(control, select.POLLIN)
         # Its frames are the main thread's, which may be busy for long; its end is looked for here.
         ready.register(self.data.fileno(), POLLRDHUP)
         while True:
-            numbers = [number for number, _ in ready.poll()]
-            if self.control.fileno() not in numbers:
+            # Not for ever: while it waits, a socket that the handler closes stays open, and the watcher sees no end.
+            events = dict(ready.poll(CLOSED_MS))
+            for number in [number for number, event in events.items() if event & select.POLLNVAL]:
+                ready.unregister(number)
+                del events[number]
+            if not events:
+                continue
+            if control not in events:
                 leave(0)
             frames = self.control_frames.receive()
             if frames is None:
