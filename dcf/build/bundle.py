@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from dcf.build.dockerfile import function_folder
+from dcf.build.go_module import provide_module
 from dcf.build.lock import locked
 from dcf.build.project import FunctionConfig
 from dcf.build.recipe.choose import choose_recipe
@@ -159,6 +161,8 @@ class _Plan:
 
 def _build(config: FunctionConfig, bundles: Path, on_output: OnOutput) -> BuildResult:
     plan = _Plan(config, bundles)
+    if config.runtime == "go":
+        provide_module(function_folder(config), config.source)
     if plan.is_built():
         return plan.result(reused=True)
     plan.recipe.check(on_output)
@@ -167,7 +171,7 @@ def _build(config: FunctionConfig, bundles: Path, on_output: OnOutput) -> BuildR
         on_output(f"==> waiting for another build of {config.name}")
 
     home = bundles / config.name
-    with locked(home / ".lock", on_wait=on_wait):
+    with locked(home / ".lock", on_wait=on_wait) as lock:
         if plan.is_built():
             return plan.result(reused=True)
         for leftover in home.glob(f"{_UNFINISHED}*"):  # of builds that were killed: the lock is ours
@@ -177,18 +181,18 @@ def _build(config: FunctionConfig, bundles: Path, on_output: OnOutput) -> BuildR
             return plan.result(reused=False)
         on_output(f"==> copy {len(plan.sources.tree.files)} files")
         with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=home) as unfinished:
-            _assemble(plan, Path(unfinished) / "bundle", on_output)
+            _assemble(plan, Path(unfinished) / "bundle", lock, on_output)
             if plan.folder.exists():  # not whole, or of a folder that was moved
                 shutil.rmtree(plan.folder)
             (Path(unfinished) / "bundle").rename(plan.folder)
     return plan.result(reused=False)
 
 
-def _assemble(plan: _Plan, target: Path, on_output: OnOutput) -> None:
+def _assemble(plan: _Plan, target: Path, lock: int, on_output: OnOutput) -> None:
     target.mkdir()
     tree = plan.sources.tree
     copy_tree(tree, target / SOURCE)
-    plan.recipe.assemble(target, on_output)
+    plan.recipe.assemble(target, lock, on_output)
     copied = Tree(root=target / SOURCE, files=tree.files, folders=tree.folders)
     if digest_tree(copied) != plan.sources.digest:
         raise BuildError(f"{plan.config.source} changed while it was built: build it again")

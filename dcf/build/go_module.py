@@ -7,6 +7,7 @@ sources, is for the user's editor and `go test`, where go.mod points to it.
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import tempfile
 from functools import cache
@@ -14,8 +15,10 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
+from dcf.build.lock import locked
+
 COPY = ".dcf/go"
-_IN_GO_MOD = f"../{COPY}"
+_IN_GO_MOD = re.compile(r"^\s*(?:replace\s+)?dcf(?:\s+v\S+)?\s+=>\s+(\S+)\s*$", re.MULTILINE)
 _IGNORE = "# Written by DCF, which keeps it up to date.\n*\n"
 
 
@@ -55,17 +58,43 @@ def provide_module(folder: Path, source: Path) -> Path | None:
     """Have the copy in the function's `folder` up to date, if go.mod in `source` points to it.
 
     Returns:
-        The copy's folder where it was made or renewed, else None.
+        The copy's folder where it was made or renewed, else None: also where the folder cannot be written, for
+        no build needs the copy.
     """
-    go_mod = source / "go.mod"
-    if not go_mod.is_file() or _IN_GO_MOD not in go_mod.read_text(encoding="utf-8", errors="replace"):
-        return None
     target = folder / COPY
-    wanted = {name: file.read_bytes() for name, file in module_files()}
-    there = {str(path.relative_to(target)): path.read_bytes() for path in target.rglob("*") if path.is_file()}
-    if there == wanted:
+    if not _points_to(source, target):
         return None
-    target.parent.mkdir(parents=True, exist_ok=True)
+    wanted = {name: file.read_bytes() for name, file in module_files()}
+    try:
+        if _there(target) == wanted:
+            return None
+        # Functions may share the folder, and be built at once.
+        with locked(target.parent / ".lock", on_wait=lambda: None):
+            if _there(target) == wanted:
+                return None
+            _renew(target, wanted)
+    except OSError:
+        return None
+    return target
+
+
+def _points_to(source: Path, target: Path) -> bool:
+    """Whether go.mod takes dcf from there. Never below the sources: the copy is no part of the function."""
+    if source in target.parents:
+        return False
+    try:
+        text = (source / "go.mod").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+    named = _IN_GO_MOD.search(text)
+    return named is not None and (source / named[1]).resolve() == target.resolve()
+
+
+def _there(target: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(target)): path.read_bytes() for path in target.rglob("*") if path.is_file()}
+
+
+def _renew(target: Path, wanted: dict[str, bytes]) -> None:
     (target.parent / ".gitignore").write_text(_IGNORE, encoding="utf-8")
     with tempfile.TemporaryDirectory(dir=target.parent) as unfinished:
         made = Path(unfinished) / "go"
@@ -75,4 +104,3 @@ def provide_module(folder: Path, source: Path) -> Path | None:
             file.write_bytes(content)
         shutil.rmtree(target, ignore_errors=True)
         made.rename(target)
-    return target

@@ -19,7 +19,9 @@ import docker
 
 from dcf.build.build_network import read_network
 from dcf.build.build_stream import OnStep, read_stream
+from dcf.build.dockerfile import function_folder
 from dcf.build.engine import inspect_image, open_engine
+from dcf.build.go_module import provide_module
 from dcf.build.image_plan import CONTENT_LABEL, ImagePlan, plan_image
 from dcf.build.project import FunctionConfig
 from dcf.build.steps import OnOutput
@@ -78,6 +80,8 @@ def build_image(
     with open_engine(environ) as engine:
         build = _left_alone(engine, config) if config.skip_build else None
         if build is None:
+            if config.runtime == "go":
+                provide_module(function_folder(config), config.source)
             plan = plan_image(config)
             build = None if pull else _find(engine, plan)
             build = build or _build(engine, plan, ca, environ, on_step, on_output, pull)

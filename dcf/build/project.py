@@ -186,6 +186,8 @@ def _function(name: str, node: Node, form: Key, check_files: bool) -> FunctionCo
     _check_environment(node)
     _check_replicas(node)
     _check_scaling(node)
+    if node.value.get("batch") and not list_runtimes()[values["runtime"]].batches:
+        raise ConfigError(f"{node.child('batch').place}a handler in {values['runtime']} takes no batches: leave it out")
     _check_versions(node, values["build_args"])
     file = values["handler"]["file"] or list_runtimes()[values["runtime"]].handler_file
     source = (node.file.absolute().parent / values["handler"]["dir"]).resolve()

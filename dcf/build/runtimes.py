@@ -25,6 +25,8 @@ class Runtime:
     """Of the language, that DCF supports: for people."""
     default_version: str = ""
     """What a new function asks for where this machine has none; python has always the one that runs dcf."""
+    batches: bool = True
+    """A handler may take several requests at once."""
     build_args: Mapping[str, str]
     """Build arguments it knows, with their meaning."""
 

@@ -13,18 +13,24 @@ from dcf.build.steps import OnOutput
 _UNFINISHED = ".unfinished-"
 
 
-def ensure_shared(folder: Path, what: str, make: Callable[[Path], None], *, on_output: OnOutput) -> None:
+def ensure_shared(folder: Path, what: str, make: Callable[[Path, int], None], *, on_output: OnOutput) -> None:
     """Have `folder`, whose content may be moved: `make` fills another, which is then renamed.
 
     Args:
         what: it is, for people: "the packages of package.json".
+        make: is given that folder, and the lock's descriptor for its programs to inherit: what they still write
+            when this dcf was killed is waited for.
 
     Raises:
         BuildError: `make`'s; nothing is left of it.
     """
     if folder.is_dir():
         return
-    with locked(folder.with_suffix(".lock"), on_wait=lambda: on_output(f"==> waiting for another build of {what}")):
+
+    def on_wait() -> None:
+        on_output(f"==> waiting for another build of {what}")
+
+    with locked(folder.with_suffix(".lock"), on_wait=on_wait) as lock:
         if folder.is_dir():
             return
         prefix = f"{_UNFINISHED}{folder.name}-"
@@ -33,5 +39,5 @@ def ensure_shared(folder: Path, what: str, make: Callable[[Path], None], *, on_o
         with tempfile.TemporaryDirectory(prefix=prefix, dir=folder.parent) as unfinished:
             made = Path(unfinished) / "made"
             made.mkdir()
-            make(made)
+            make(made, lock)
             made.rename(folder)

@@ -21,7 +21,7 @@ from dcf.errors import BuildError
 LEFT_OUT = frozenset(
     {
         "__pycache__", ".git", ".hg", ".svn", ".venv", ".mypy_cache", ".pytest_cache", ".ruff_cache",
-        ".ipynb_checkpoints", ".DS_Store", "node_modules",
+        ".ipynb_checkpoints", ".DS_Store", "node_modules", ".dcf",
     }
 )  # fmt: skip
 

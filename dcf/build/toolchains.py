@@ -23,7 +23,7 @@ from dcf.errors import BuildError
 PROBE_TIMEOUT_S = 10.0  # a start takes 10 to 50 ms; ten seconds is a machine in trouble
 OLDEST_GO = (1, 19)  # Debian 12's
 OLDEST_NODE = (18,)  # Debian 12's; the first with a stable fetch and web streams
-_VERSION = re.compile(r"(?:go|v)(\d+(?:\.\d+){0,2})")
+_VERSION = re.compile(r"(?:go|v)(\d+(?:\.\d+){0,2})(?:\S* (\w+)/(\w+))?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +33,8 @@ class Toolchain:
     path: str
     """Absolute."""
     version: tuple[int, ...]
+    system: tuple[str, str] = ("", "")
+    """Of Go: what it runs on, `linux` and `amd64`."""
 
     @property
     def version_text(self) -> str:
@@ -121,7 +123,9 @@ def _ask(name: str, elsewhere: Iterable[str], command: Callable[[str], list[str]
 @cache
 def _probe(path: str, command: tuple[str, ...]) -> Toolchain | None:
     match = _VERSION.search(read_output(command, timeout_s=PROBE_TIMEOUT_S) or "")
-    return Toolchain(path=path, version=_parts(match[1])) if match else None
+    if match is None:
+        return None
+    return Toolchain(path=path, version=_parts(match[1]), system=(match[2] or "", match[3] or ""))
 
 
 def _newest(folders: Iterable[Path]) -> Iterator[str]:

@@ -63,13 +63,13 @@ def doctor(
 
 
 def examine(backend: Backend | None, listen: str | None) -> list[Check]:
-    """All checks, with the Pythons that functions may ask for where they run as processes."""
+    """All checks, with what functions are built by where they run as processes."""
     from dcf.cli.cluster import running_address
     from dcf.cluster.doctor import examine
 
     name = backend.value if backend else None
     checks = examine(name, os.environ, listen=listen or _default_listen(backend), own_address=running_address())
-    return [*checks, _interpreters()] if name in {"process", None} else checks
+    return [*checks, _interpreters(), *_toolchains()] if name in {"process", None} else checks
 
 
 def refuse_unless_ready(backend: Backend, environ: Mapping[str, str]) -> None:
@@ -101,6 +101,16 @@ def _interpreters() -> Check:
         mend = "install one with its venv module (Debian, Ubuntu: apt-get install python3-venv)"
         return warning("pythons for functions", text or "none", mend, backend="process")
     return ok("pythons for functions", text, backend="process")
+
+
+def _toolchains() -> list[Check]:
+    """Of Go and Node.js, which nobody needs who has no function in them."""
+    from dcf.build.runtimes import list_runtimes
+    from dcf.build.toolchains import version_here
+    from dcf.cluster.doctor import ok
+
+    found = [(list_runtimes()[name].title, version_here(name)) for name in ("go", "node")]
+    return [ok(f"{title} for functions", here or "none", backend="process") for title, here in found]
 
 
 def _write_mends(checks: Sequence[Check]) -> None:

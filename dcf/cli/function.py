@@ -40,7 +40,7 @@ def init(
         str | None, typer.Option("--gateway", "-g", metavar="HOST:PORT", help="Written into the function file.")
     ] = None,
 ) -> None:
-    """Make the folder of a new function: handler, packages, Dockerfile and config.yaml.
+    """Make the folder of a new function: handler, packages, config.yaml, a Dockerfile where there are images.
 
     \b
     Example:

@@ -13,6 +13,8 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from dcf.errors import ConfigError
+
 LIMIT = 16
 _FIRST = 3
 
@@ -24,6 +26,11 @@ class LowDescriptors:
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self.numbers = tuple(fcntl.fcntl(self._null, fcntl.F_DUPFD_CLOEXEC, _FIRST) for _ in range(2))
         self._lock = asyncio.Lock()
+        if max(self.numbers) >= LIMIT:
+            self.close()
+            raise ConfigError(
+                f"the watcher was started with all descriptors below {LIMIT} open: close what it inherits"
+            )
 
     @asynccontextmanager
     async def lent_to(self, data: int, control: int) -> AsyncIterator[tuple[int, ...]]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from dcf.build.bundle import BuildResult, build_function, find_built
+from dcf.build.go_module import provide_module
 from dcf.build.project import FunctionConfig, load_project
 from dcf.build.scaffold import init_function
-from dcf.build.toolchains import default_version, find_go, list_go
+from dcf.build.toolchains import default_version, find_go, list_go, version_here
 from dcf.errors import BuildError
+from tests.engine.commands import missing
 from tests.pages import DOCS, ROOT, read_blocks
 
 pytestmark = pytest.mark.slow
@@ -22,6 +27,8 @@ Load = Callable[..., FunctionConfig]
 @pytest.fixture(autouse=True)
 def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
     """A function without dependencies needs no network."""
+    if not version_here("go"):
+        missing("Go is not on this machine")
     monkeypatch.setenv("GOPROXY", "off")
 
 
@@ -61,6 +68,21 @@ def test_a_bundle_is_one_binary_beside_the_sources(load: Load, build: Callable[[
     assert (result.folder / "src/handler.go").is_file()
     assert not result.reused
     assert build(load()).reused
+
+
+def test_the_shells_variables_for_go_make_no_other_binary(
+    load: Load, build: Callable[[FunctionConfig], BuildResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"GOARCH": "arm64", "GOOS": "windows", "GOFLAGS": "-tags=special", "CGO_ENABLED": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("HOME")
+
+    result = build(load())
+
+    assert result.manifest is not None
+    # Started without its sockets it says what it is: it runs here.
+    said = subprocess.run(result.manifest.command, capture_output=True, text=True, check=False)
+    assert (said.returncode, "watcher" in said.stderr) == (2, True), said
 
 
 def test_what_goes_into_the_binary_makes_another_bundle(
@@ -139,17 +161,75 @@ def test_a_go_that_is_not_there_is_said_with_those_that_are(
     assert all(one.version_text in str(refusal.value) for one in list_go())
 
 
-def test_the_module_beside_the_sources_is_renewed_and_no_part_of_the_function(
+def test_the_module_beside_the_sources_is_renewed_by_every_build_and_no_part_of_the_function(
     load: Load, build: Callable[[FunctionConfig], BuildResult], tmp_path: Path
 ) -> None:
     first = build(load())
     module = tmp_path / "words/.dcf/go"
+    own = (module / "reply.go").read_text()
+
     (module / "reply.go").write_text("of an older DCF")
-
-    again = build(load('package function\n\nimport "dcf"\n\nfunc Handler(req dcf.Request) string { return "2" }\n'))
-
-    assert "older" not in (module / "reply.go").read_text()
+    assert build(load()).reused
+    assert (module / "reply.go").read_text() == own
+    shutil.rmtree(module.parent)
+    assert build(load()).reused
+    assert (module / "reply.go").read_text() == own
     assert (module.parent / ".gitignore").read_text().endswith("*\n")
-    assert again.folder is not None
     assert first.folder is not None
-    assert not list(again.folder.rglob(".dcf"))
+    assert not list(first.folder.rglob(".dcf"))
+
+
+def test_the_module_is_put_nowhere_but_where_go_mod_looks_for_it(tmp_path: Path) -> None:
+    function, source = tmp_path / "f", tmp_path / "f/src"
+    source.mkdir(parents=True)
+    for text in ("", "replace dcf => ../elsewhere\n", "// replace dcf => ../.dcf/go\n", "replace dcf => ./.dcf/go\n"):
+        (source / "go.mod").write_text(f"module function\n\n{text}")
+        assert provide_module(function, source) is None
+        assert provide_module(source, source) is None  # config.yaml among the sources
+    (source / "go.mod").write_text("module function\n\nreplace (\n\tdcf v0.0.0 => ../.dcf/go\n)\n")
+    assert provide_module(function, source) == function / ".dcf/go"
+    assert provide_module(function, source) is None
+
+
+def test_builds_at_once_share_the_module(tmp_path: Path) -> None:
+    function, source = tmp_path / "f", tmp_path / "f/src"
+    source.mkdir(parents=True)
+    (source / "go.mod").write_text("module function\n\nreplace dcf => ../.dcf/go\n")
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: provide_module(function, source), range(40)))
+
+    assert [one for one in made if one is not None] == [function / ".dcf/go"]
+
+
+@pytest.mark.parametrize(("path", "kept"), [("./lib", True), ("../lib", False), ("/opt/lib", False)])
+def test_a_module_in_a_folder_is_one_of_the_sources(
+    load: Load, build: Callable[[FunctionConfig], BuildResult], tmp_path: Path, path: str, kept: bool
+) -> None:
+    config = load(
+        'package function\n\nimport "lib"\n\nimport "dcf"\n\nfunc Handler(req dcf.Request) string { return lib.Name }\n'
+    )
+    source = tmp_path / "words/src"
+    (source / "lib").mkdir()
+    (source / "lib/go.mod").write_text("module lib\n\ngo 1.19\n")
+    (source / "lib/lib.go").write_text('package lib\n\nconst Name = "lib"\n')
+    with (source / "go.mod").open("a") as out:
+        out.write(f"\nrequire lib v0.0.0\n\nreplace lib => {path}\n")
+
+    if kept:
+        assert build(config).manifest is not None
+    else:
+        with pytest.raises(BuildError, match="lib is replaced by a folder outside of the sources"):
+            build(config)
+
+
+def test_a_handler_that_was_asked_for_is_not_passed_over_for_a_stream(
+    load: Load, build: Callable[[FunctionConfig], BuildResult], tmp_path: Path
+) -> None:
+    form = "func Stream(ctx context.Context, in <-chan []byte, out chan<- []byte) error { return nil }\n"
+    stream = f'package function\n\nimport "context"\n\n{form}'
+    assert build(load(stream)).manifest is not None
+    config = tmp_path / "words/config.yaml"
+    config.write_text(config.read_text().replace("name: Handler", "name: Predict"))
+
+    with pytest.raises(BuildError, match="there is no func Predict"):
+        build(load())

@@ -171,6 +171,13 @@ def test_a_fault_is_refused_with_line_key_value_and_what_was_expected(
     assert "\n" not in str(caught.value)
 
 
+def test_batches_in_a_language_without_them_are_refused(folder: Path) -> None:
+    (folder / "config.yaml").write_text("functions:\n  echo:\n    runtime: go\n    batch: {max_size: 8}\n")
+
+    with pytest.raises(ConfigError, match=r":4: functions\.echo\.batch: .*a handler in go takes no batches"):
+        load_project(folder, check_files=False)
+
+
 def test_replicas_and_scaling_together_are_refused(echo: LoadEcho) -> None:
     with pytest.raises(ConfigError, match=r":5: functions\.echo\.scaling: replicas and scaling are given both"):
         echo("replicas: 2", "scaling: {min: 1}")

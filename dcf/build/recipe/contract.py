@@ -50,5 +50,12 @@ class Recipe(Protocol):
     def prepare(self, on_output: OnOutput) -> None:
         """Make what the bundle shares with others. Raises BuildError."""
 
-    def assemble(self, target: Path, on_output: OnOutput) -> None:
-        """Add to the unfinished bundle in `target`, which has the sources, what is its own. Raises BuildError."""
+    def assemble(self, target: Path, lock: int, on_output: OnOutput) -> None:
+        """Add to the unfinished bundle in `target`, which has the sources, what is its own.
+
+        Args:
+            lock: of the build, for programs to inherit.
+
+        Raises:
+            BuildError: a program failed.
+        """

@@ -8,8 +8,7 @@ from functools import cached_property
 from importlib.resources import as_file
 from pathlib import Path
 
-from dcf.build.dockerfile import function_folder
-from dcf.build.go_module import provide_module, worker_digest, worker_module
+from dcf.build.go_module import worker_digest, worker_module
 from dcf.build.project import FunctionConfig
 from dcf.build.recipe.contract import Sources
 from dcf.build.shared import ensure_shared
@@ -21,14 +20,19 @@ from dcf.domain.bundle import SOURCE
 BINARY = "bin/function"
 """In the bundle."""
 _TOOL = "compile"
-_ENVIRONMENT = ("CGO_ENABLED",)
-"""Build arguments that are variables of the go command."""
+_REACHES = frozenset(
+    {
+        "GOPROXY", "GOPRIVATE", "GONOPROXY", "GONOSUMDB", "GOSUMDB", "GOINSECURE", "GOVCS", "GOAUTH", "GOENV",
+        "GOPATH", "GOMODCACHE", "GOCACHE", "GOTMPDIR",
+    }
+)  # fmt: skip
+"""Variables of the user's that act in a build. Others, such as a GOARCH of his shell, would make another binary."""
 
 
 class GoRecipe:
     """See contract.py."""
 
-    acting_args = frozenset({"GO_VERSION", *_ENVIRONMENT})
+    acting_args = frozenset({"GO_VERSION", "CGO_ENABLED"})
 
     def __init__(self, config: FunctionConfig, bundles: Path, sources: Sources) -> None:
         self._config = config
@@ -44,16 +48,24 @@ class GoRecipe:
 
     @cached_property
     def _environ(self) -> dict[str, str]:
+        """The go command's variables: how it reaches modules is the user's, what it makes is the config's."""
+        others = {name: "" for name in os.environ if name.startswith("GO") and name not in _REACHES}
         args = self._config.build_args
-        given = {name: args[name] for name in _ENVIRONMENT if args.get(name)}
-        # A toolchain that is fetched behind the user's back is not the one that the build says.
-        return {"GOTOOLCHAIN": "local"} | given
+        return others | {
+            "HOME": str(Path.home()),  # a service has none, and go wants a place for its cache
+            # With a value: an empty one is that of `go env -w`.
+            "GOFLAGS": "-buildvcs=false",
+            "GOOS": self._toolchain.system[0],
+            "GOARCH": self._toolchain.system[1],
+            "GOTOOLCHAIN": "local",
+            "GOWORK": "off",
+            "CGO_ENABLED": args.get("CGO_ENABLED") or "0",
+        }
 
     @property
     def digest_parts(self) -> tuple[str, ...]:
         """The toolchain, its settings, and the worker that is linked in: a new DCF builds anew."""
-        settings = [f"{name}={value}" for name, value in sorted(self._environ.items())]
-        return (self._toolchain.path, self.version, worker_digest(), *settings)
+        return (self._toolchain.path, self.version, worker_digest(), self._environ["CGO_ENABLED"])
 
     def command(self, folder: Path) -> tuple[str, ...]:
         """The binary is the worker."""
@@ -69,22 +81,22 @@ class GoRecipe:
 
     def prepare(self, on_output: OnOutput) -> None:
         """Make the program that compiles functions; with `go run` each build would link it anew."""
-        provide_module(function_folder(self._config), self._config.source)
         with as_file(worker_module()) as module:
             ensure_shared(
                 self._tools,
                 "the same tool",
-                lambda at: run_step(
+                lambda at, lock: run_step(
                     f"make DCF's compile tool with Go {self.version}",
                     [self._toolchain.path, "build", "-buildvcs=false", "-o", str(at / _TOOL), "./compile"],
                     on_output=on_output,
                     folder=module,
-                    environ={"GOTOOLCHAIN": "local", "GOWORK": "off", "GOFLAGS": "", "CGO_ENABLED": "0"},
+                    keep_open=[lock],
+                    environ=self._environ | {"CGO_ENABLED": "0"},
                 ),
                 on_output=on_output,
             )
 
-    def assemble(self, target: Path, on_output: OnOutput) -> None:
+    def assemble(self, target: Path, lock: int, on_output: OnOutput) -> None:
         """Compile the copy. What the compiler has to say names the files that it was made of."""
         config = self._config
         binary = target / BINARY
@@ -99,5 +111,7 @@ class GoRecipe:
                 ],
                 on_output=on_output,
                 folder=module,
-                environ=self._environ | {"PATH": path},
+                keep_open=[lock],
+                # What it leaves behind when it is killed goes with the unfinished bundle.
+                environ=self._environ | {"PATH": path, "TMPDIR": str(target.parent)},
             )  # fmt: skip

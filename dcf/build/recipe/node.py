@@ -20,8 +20,13 @@ from dcf.errors import BuildError
 
 PACKAGE = "package.json"
 LOCK = "package-lock.json"
+NPMRC = ".npmrc"
+"""Where a registry of one's own, and its password, are named."""
 MODULES = "node_modules"
 _FORMAT = "1"
+_DEPENDENCIES = ("dependencies", "optionalDependencies")
+_WORDS = frozenset({"name", "version", "description", "author", "license", "main", "type", "private", "scripts"})
+"""Keys of package.json that install nothing."""
 
 
 class NodeRecipe:
@@ -33,12 +38,12 @@ class NodeRecipe:
         self._config = config
         self._bundles = bundles
         self._node = find_node(config.build_args.get("NODE_VERSION", ""))
-        self._files = {
-            name: (config.source / name).read_bytes() for name in (PACKAGE, LOCK) if name in sources.tree.files
-        }
-        self._packages = read_dependencies(config.source / PACKAGE) if PACKAGE in self._files else {}
+        there = {name for name in (PACKAGE, LOCK, NPMRC) if name in sources.tree.files}
+        self._package = read_package(config.source / PACKAGE) if PACKAGE in there else {}
+        self._packages = any(self._package.get(key) for key in _DEPENDENCIES)
+        self._files = {name: (config.source / name).read_bytes() for name in there - {PACKAGE}}
         self.notices: tuple[str, ...] = ()
-        if self._packages and LOCK not in self._files:
+        if self._packages and LOCK not in there:
             self.notices = (f"there is no {LOCK}: which versions are installed is npm's choice of the day",)
 
     @property
@@ -51,10 +56,9 @@ class NodeRecipe:
         """Node, and what is installed for it."""
         if not self._packages:
             return (self._node.path, self.version)
-        # Names of scripts and the like install nothing.
-        wanted = json.dumps(self._packages, sort_keys=True)
-        lock = hashlib.sha256(self._files.get(LOCK, b"")).hexdigest()
-        return (_FORMAT, self._node.path, self.version, wanted, lock)
+        wanted = json.dumps({key: value for key, value in self._package.items() if key not in _WORDS}, sort_keys=True)
+        files = (hashlib.sha256(self._files.get(name, b"")).hexdigest() for name in (LOCK, NPMRC))
+        return (_FORMAT, self._node.path, self.version, wanted, *files)
 
     @property
     def _shared(self) -> Path:
@@ -79,15 +83,19 @@ class NodeRecipe:
     def prepare(self, on_output: OnOutput) -> None:
         """Install the packages."""
         if self._packages:
-            ensure_shared(self._shared, f"the packages of {PACKAGE}", lambda at: self._install(at, on_output),
-                          on_output=on_output)  # fmt: skip
+            ensure_shared(
+                self._shared,
+                f"the packages of {PACKAGE}",
+                lambda at, lock: self._install(at, lock, on_output),
+                on_output=on_output,
+            )
 
-    def assemble(self, target: Path, on_output: OnOutput) -> None:
+    def assemble(self, target: Path, lock: int, on_output: OnOutput) -> None:
         """Put the packages where node looks for them: beside the sources, one folder up."""
         if self._packages:
             (target / MODULES).symlink_to(self._shared / MODULES)
 
-    def _install(self, target: Path, on_output: OnOutput) -> None:
+    def _install(self, target: Path, lock: int, on_output: OnOutput) -> None:
         # The npm that belongs to this node, where it has one.
         npm = shutil.which("npm", path=os.path.dirname(self._node.path)) or shutil.which("npm")
         if npm is None:
@@ -97,6 +105,9 @@ class NodeRecipe:
             )
         for name, content in self._files.items():
             (target / name).write_bytes(content)
+        # Its own scripts are about the sources, which are not here.
+        package = {key: value for key, value in self._package.items() if key != "scripts"}
+        (target / PACKAGE).write_text(json.dumps(package), encoding="utf-8")
         verb = ["ci"] if LOCK in self._files else ["install", "--no-package-lock"]
         path = os.pathsep.join([os.path.dirname(self._node.path), os.environ.get("PATH", "")])
         run_step(
@@ -104,16 +115,18 @@ class NodeRecipe:
             [npm, *verb, "--omit=dev", "--no-audit", "--no-fund", "--no-progress"],
             on_output=on_output,
             folder=target,
+            keep_open=[lock],
             environ={"PATH": path, "NO_UPDATE_NOTIFIER": "1"},
         )
+        (target / NPMRC).unlink(missing_ok=True)  # it may hold a password
         (target / MODULES).mkdir(exist_ok=True)
 
 
-def read_dependencies(file: Path) -> dict[str, Any]:
-    """What package.json says of packages that are needed when it runs; empty: nothing is installed.
+def read_package(file: Path) -> dict[str, Any]:
+    """package.json.
 
     Raises:
-        BuildError: it is no JSON object, or names a package by a path beside it.
+        BuildError: it is no JSON object, its dependencies are none, or it names a package by a path.
     """
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
@@ -121,11 +134,14 @@ def read_dependencies(file: Path) -> dict[str, Any]:
         raise BuildError(f"{file}: cannot be read as JSON: {error}") from error
     if not isinstance(data, dict):
         raise BuildError(f"{file}: expected a JSON object")
-    found = {key: data[key] for key in ("dependencies", "optionalDependencies") if data.get(key)}
-    for name, version in (item for group in found.values() for item in dict(group).items()):
-        if str(version).startswith(("file:", "link:", ".", "/", "~/")):
-            raise BuildError(
-                f"{file}: {name} is a path ({version}): packages are installed apart from the sources; "
-                "publish it, or put its files into them"
-            )
-    return found
+    for key in _DEPENDENCIES:
+        group = data.get(key) or {}
+        if not isinstance(group, dict):
+            raise BuildError(f"{file}: {key}: expected an object of names and versions")
+        for name, version in group.items():
+            if str(version).startswith(("file:", "link:", ".", "/", "~/")):
+                raise BuildError(
+                    f"{file}: {name} is a path ({version}): packages are installed apart from the sources; "
+                    "publish it, or put its files into them"
+                )
+    return data

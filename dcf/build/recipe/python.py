@@ -63,5 +63,5 @@ class PythonRecipe:
         """Make the environment."""
         ensure_venv(self._venv, on_output=on_output)
 
-    def assemble(self, target: Path, on_output: OnOutput) -> None:
+    def assemble(self, target: Path, lock: int, on_output: OnOutput) -> None:
         """Sources are all that is the bundle's own."""

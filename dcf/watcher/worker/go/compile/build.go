@@ -16,7 +16,7 @@ func buildProgram(opts options, over overlay) error {
 		out = os.DevNull
 	}
 	args := []string{"build", "-trimpath", "-buildvcs=false", "-overlay", over.file, "-o", out}
-	if over.module.ignoreVendor {
+	if over.module.ignoresVendor {
 		args = append(args, "-mod=mod")
 	}
 	command := exec.Command("go", append(args, over.target)...)
@@ -33,10 +33,10 @@ func buildProgram(opts options, over overlay) error {
 }
 
 // environ is the user's environment, with what a build of ours needs: no workspace of
-// somebody else's, and no C where it was not asked for, so that the program runs in
-// any image.
+// somebody else's, no toolchain that is fetched behind the user's back, and no C where
+// it was not asked for, so that the program runs in any image.
 func environ() []string {
-	return append(os.Environ(), "GO111MODULE=on", "GOWORK=off", "CGO_ENABLED="+cgoEnabled())
+	return append(os.Environ(), "GO111MODULE=on", "GOWORK=off", "GOTOOLCHAIN=local", "CGO_ENABLED="+cgoEnabled())
 }
 
 func cgoEnabled() string {

@@ -24,6 +24,9 @@ import (
 	"strings"
 )
 
+// defaultHandler may be missing where there is a Stream, any other name was asked for.
+const defaultHandler = "Handler"
+
 // options are the flags.
 type options struct {
 	source  string // the function's folder, absolute
@@ -53,7 +56,7 @@ func main() {
 func readFlags() (options, error) {
 	source := flag.String("source", "", "the function's source `folder`")
 	file := flag.String("file", "handler.go", "the `file` with the handler, relative to the source folder")
-	handler := flag.String("handler", "Handler", "the `name` of the handler's function")
+	handler := flag.String("handler", defaultHandler, "the `name` of the handler's function")
 	show := flag.String("show", "", "the `folder` that messages name before a file (default: the source folder)")
 	out := flag.String("out", "", "the `file` to write the program to")
 	ca := flag.String("ca", "", "a `file` with certificates that a proxy of modules is trusted by, if it is there")

@@ -12,11 +12,12 @@ import (
 
 // module is the Go module that the user's package belongs to.
 type module struct {
-	root         string // its folder, absolute
-	path         string
-	edited       string // the go.mod that the go command shall see instead; empty: its own
-	isNew        bool   // there is no go.mod yet
-	ignoreVendor bool   // the vendor folder, which knows nothing of package dcf
+	root          string // its folder, absolute
+	path          string
+	edited        string // the go.mod that the go command shall see instead; empty: its own
+	isNew         bool   // there is no go.mod yet
+	ignoresVendor bool   // the vendor folder, which knows nothing of package dcf
+	vendorsDCF    bool   // it has a copy of package dcf, perhaps an old one
 }
 
 // readModule finds the module and makes a go.mod that knows where package dcf is.
@@ -41,21 +42,53 @@ func readModule(opts options, pack userPackage, temporary string) (module, error
 	if err != nil {
 		return module{}, fmt.Errorf("%s: %w", opts.shown(filepath.Join(mod.root, "go.mod")), err)
 	}
-	var described struct{ Module struct{ Path string } }
+	var described goMod
 	if err := json.Unmarshal(description, &described); err != nil {
+		return module{}, err
+	}
+	if err := described.checkReplaced(opts, mod.root); err != nil {
 		return module{}, err
 	}
 	mod.path = described.Module.Path
 	vendored, has := readVendored(mod.root)
 	if has {
+		mod.vendorsDCF = true
 		return mod, nil
 	}
-	mod.ignoreVendor = vendored
+	mod.ignoresVendor = vendored
 	mod.edited = edited
 	// A replacement of one version alone would come before ours.
 	_, err = runGo(temporary, "mod", "edit", "-require=dcf@v0.0.0", "-dropreplace=dcf@v0.0.0",
 		"-replace=dcf="+opts.module, edited)
 	return mod, err
+}
+
+// goMod is what `go mod edit -json` says.
+type goMod struct {
+	Module  struct{ Path string }
+	Replace []struct {
+		Old struct{ Path string }
+		New struct{ Path, Version string }
+	}
+}
+
+// checkReplaced refuses modules in folders outside of the sources: they are not there
+// when an image is built, and a change in them would not make another function.
+func (m goMod) checkReplaced(opts options, root string) error {
+	for _, one := range m.Replace {
+		if one.New.Version != "" || one.Old.Path == "dcf" {
+			continue
+		}
+		folder := one.New.Path
+		if !filepath.IsAbs(folder) {
+			folder = filepath.Join(root, folder)
+		}
+		if filepath.IsAbs(one.New.Path) || !strings.HasPrefix(folder, opts.source+string(filepath.Separator)) {
+			return fmt.Errorf("%s: %s is replaced by a folder outside of the sources (%s): publish it, or put it into them",
+				opts.shown(filepath.Join(root, "go.mod")), one.Old.Path, one.New.Path)
+		}
+	}
+	return nil
 }
 
 // moduleRoot returns the folder of the nearest go.mod between the package and the

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // generatedName is that of the file, or folder, that is laid over the user's. Nobody
@@ -30,6 +31,11 @@ func layOver(opts options, pack userPackage, temporary string) (overlay, error) 
 	if mod.edited != "" {
 		laid[filepath.Join(mod.root, "go.mod")] = mod.edited
 	}
+	if mod.vendorsDCF {
+		if err := layOverVendored(laid, filepath.Join(mod.root, "vendor", "dcf"), opts.module); err != nil {
+			return overlay{}, err
+		}
+	}
 	if !pack.unparsed {
 		// A package of the user's that is no program is imported by one in a folder
 		// below it, which may import it even where it is internal.
@@ -55,4 +61,26 @@ func layOver(opts options, pack userPackage, temporary string) (overlay, error) 
 		return overlay{}, err
 	}
 	return overlay{file, "./" + filepath.ToSlash(relative), mod, pack.unparsed}, nil
+}
+
+// layOverVendored puts this module's files in the place of a vendored copy, which may be
+// of another DCF than the one that builds.
+func layOverVendored(laid map[string]string, vendored, module string) error {
+	for _, folder := range []string{vendored, module} {
+		files, err := filepath.Glob(filepath.Join(folder, "*.go"))
+		if err != nil {
+			return err
+		}
+		for _, file := range files {
+			if strings.HasSuffix(file, "_test.go") {
+				continue
+			}
+			// A file of the copy that this module does not have is laid over by nothing.
+			laid[filepath.Join(vendored, filepath.Base(file))] = ""
+			if folder == module {
+				laid[filepath.Join(vendored, filepath.Base(file))] = file
+			}
+		}
+	}
+	return nil
 }

@@ -103,7 +103,7 @@ func (p *userPackage) choose(opts options, functions map[string]function) error 
 		}
 		one.found(one.name)
 	}
-	if p.handler == "" && !p.stream {
+	if p.handler == "" && (!p.stream || opts.handler != defaultHandler) {
 		return fmt.Errorf("%s: there is no func %s or Stream in it; it has: %s",
 			opts.shown(filepath.Join(opts.source, opts.file)), opts.handler, listed(functions))
 	}
