@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
-from dcf.build.interpreters import own_version
 from dcf.build.project import FunctionConfig
 from dcf.build.runtimes import template_folder
-from dcf.build.toolchains import default_version
+from dcf.build.toolchains import template_versions
 from dcf.errors import BuildError
 
 DOCKERFILE = "Dockerfile"
@@ -76,7 +75,4 @@ def function_folder(config: FunctionConfig) -> Path:
 
 def _template(config: FunctionConfig) -> str:
     file = template_folder() / config.runtime / DOCKERFILE
-    values = {"python_version": own_version()}
-    if config.runtime != "python":
-        values[f"{config.runtime}_version"] = default_version(config.runtime)
-    return Template(file.read_text(encoding="utf-8")).safe_substitute(values)
+    return Template(file.read_text(encoding="utf-8")).safe_substitute(template_versions(config.runtime))

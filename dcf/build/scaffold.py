@@ -16,11 +16,10 @@ from string import Template
 
 from dcf.build.config_edit import add_function
 from dcf.build.go_module import provide_module
-from dcf.build.interpreters import own_version
 from dcf.build.project import CONFIG
 from dcf.build.runtimes import list_runtimes, template_folder
 from dcf.build.schema import ADDRESS_FORM, is_address, one_of
-from dcf.build.toolchains import default_version
+from dcf.build.toolchains import template_versions
 from dcf.domain.names import FUNCTION_RULE, check_function_name
 from dcf.errors import ConfigError, InvalidInputError
 
@@ -67,11 +66,9 @@ def _write(name: str, runtime: str, folder: Path, config_file: Path | None, gate
     values = {
         "name": name,
         "source": f"./{name}/src" if config_file else "./src",
-        "python_version": own_version(),
         "gateway": gateway or "",
+        **template_versions(runtime),
     }
-    if runtime != "python":
-        values[f"{runtime}_version"] = default_version(runtime)
     template = template_folder() / runtime
     config = _fill_in(template / CONFIG, values)
     joined = add_function(config_file, name, config, gateway) if config_file else None

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from dcf.build.interpreters import own_version
 from dcf.build.runtimes import list_runtimes
 from dcf.build.steps import read_output
 from dcf.errors import BuildError
@@ -92,6 +93,14 @@ def default_version(runtime: str) -> str:
     if not (here := version_here(runtime)):
         return list_runtimes()[runtime].default_version
     return ".".join(here.split(".")[: 2 if runtime == "go" else 1])
+
+
+def template_versions(runtime: str) -> dict[str, str]:
+    """The versions that stand as `$python_version` and the like in the files of a template."""
+    versions = {"python_version": own_version()}  # the watcher is Python in every image
+    if runtime != "python":
+        versions[f"{runtime}_version"] = default_version(runtime)
+    return versions
 
 
 def list_go() -> list[Toolchain]:

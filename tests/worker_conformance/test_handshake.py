@@ -78,25 +78,19 @@ def test_handler_that_cannot_be_loaded_is_a_failed_state_and_the_end(start: Star
     wire.exit_status()
 
 
-def test_handler_file_that_is_not_there_is_a_failed_state_that_names_it(start: Start, kind: Kind) -> None:
+@pytest.mark.parametrize(
+    ("wanted", "named"), [({"handler_file": "nowhere.x"}, "nowhere.x"), ({"handler": "Nobody"}, "Nobody")]
+)
+def test_handler_or_file_that_is_not_there_is_a_failed_state_that_names_it(
+    start: Start, kind: Kind, wanted: dict[str, str], named: str
+) -> None:
     kind.needs(kinds.LOADS_FILES, has=bool(kind.file))
-    wire = start(handler_file="nowhere.x", ready=False)
+    wire = start(**wanted, ready=False)
 
     wire.until(lambda: wire.state, "STATE")
 
     assert wire.state["state"] == "failed"
-    assert "nowhere.x" in wire.state["cause"]
-    wire.exit_status()
-
-
-def test_handler_that_the_file_has_not_is_a_failed_state_that_names_it(start: Start, kind: Kind) -> None:
-    kind.needs(kinds.LOADS_FILES, has=bool(kind.file))
-    wire = start(handler="Nobody", ready=False)
-
-    wire.until(lambda: wire.state, "STATE")
-
-    assert wire.state["state"] == "failed"
-    assert "Nobody" in wire.state["cause"]
+    assert named in wire.state["cause"]
     wire.exit_status()
 
 

@@ -87,11 +87,11 @@ class GoRecipe:
                 "the same tool",
                 lambda at, lock: run_step(
                     f"make DCF's compile tool with Go {self.version}",
-                    [self._toolchain.path, "build", "-buildvcs=false", "-o", str(at / _TOOL), "./compile"],
+                    [self._toolchain.path, "build", "-o", str(at / _TOOL), "./compile"],
                     on_output=on_output,
                     folder=module,
                     keep_open=[lock],
-                    environ=self._environ | {"CGO_ENABLED": "0"},
+                    environ=self._environ | {"CGO_ENABLED": "0", "TMPDIR": str(at.parent)},
                 ),
                 on_output=on_output,
             )
@@ -112,6 +112,6 @@ class GoRecipe:
                 on_output=on_output,
                 folder=module,
                 keep_open=[lock],
-                # What it leaves behind when it is killed goes with the unfinished bundle.
+                # As above: what it leaves behind when it is killed goes with the unfinished folder.
                 environ=self._environ | {"PATH": path, "TMPDIR": str(target.parent)},
             )  # fmt: skip
