@@ -1,13 +1,15 @@
 """One call inside the gateway, from admission to its answer.
 
-`PendingCall.future` holds a Reply, or a ReplyStream where the answer is too
-large for one frame or has no end yet.
+It is settled once: with a Reply, with a ReplyStream where the answer is too
+large for one frame or has no end yet, or with an error. Whoever made it is
+called back then and there: a future, and a turn of the loop until its task
+runs, would cost a small call more than all else here.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
 from dcf.errors import ClientGoneError, InvocationError
@@ -27,27 +29,10 @@ class PendingCall:
     """Touched only by the event loop of the gateway."""
 
     __slots__ = (
-        "bidirectional",
-        "body",
-        "call_id",
-        "chain",
-        "deadline",
-        "entry",
-        "future",
-        "invocation_id",
-        "leaving",
-        "link",
-        "loop",
-        "metadata",
-        "queued",
-        "queued_at",
-        "rest",
-        "sender",
-        "stream",
-        "upload",
-        "wait_s",
-        "waiter",
-    )
+        "answer", "bidirectional", "body", "call_id", "came_at", "chain", "deadline", "entry", "error", "invocation_id",
+        "leaving", "link", "loop", "metadata", "on_settled", "queued", "queued_at", "rest", "sender", "settled",
+        "stream", "then", "timer", "upload", "wait_s", "waiter",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -74,7 +59,17 @@ class PendingCall:
         self.loop = loop
         self.rest = rest
         self.bidirectional = bidirectional
-        self.future: asyncio.Future[Reply | ReplyStream] = loop.create_future()
+        self.settled = False
+        """It has its answer or its error, or nobody waits for it any more."""
+        self.answer: Reply | ReplyStream | None = None
+        self.error: InvocationError | None = None
+        self.on_settled: Callable[[PendingCall], None] | None = None
+        """Called once, when there is an answer or an error."""
+        self.then: Callable[[PendingCall], None] = _ignore
+        """Of whoever waits for it, where `Invoker.begin` made it."""
+        self.came_at = 0.0
+        self.timer: asyncio.TimerHandle | None = None
+        """Of its deadline."""
         self.link: Link | None = None
         self.call_id = 0
         self.leaving = False
@@ -105,6 +100,15 @@ class PendingCall:
 
     # -- the answer, from the link -------------------------------------------
 
+    def settle(self, answer: Reply | ReplyStream | None, error: InvocationError | None = None) -> None:
+        """What comes first counts."""
+        if self.settled:
+            return
+        self.settled = True
+        self.answer, self.error = answer, error
+        if self.on_settled is not None:
+            self.on_settled(self)
+
     def on_reply(self, payload: bytes, flags: int) -> frames.Replied:
         """The head of the answer, and where it is small all of it."""
         reply = unpack_reply(payload)
@@ -112,8 +116,7 @@ class PendingCall:
         content_type = head.get("content_type") or CONTENT_TYPES.get(reply.content, CONTENT_TYPES[frames.BYTES])
         metadata = head.get("metadata", {})
         if flags & frames.LAST and not flags & frames.STREAM:
-            if not self.future.done():
-                self.future.set_result(Reply(reply.body, content_type, metadata, self.invocation_id))
+            self.settle(Reply(reply.body, content_type, metadata, self.invocation_id))
             return reply
         streaming = bool(flags & frames.STREAM)
         if streaming and reply.content == frames.JSON and not head.get("content_type"):
@@ -126,16 +129,15 @@ class PendingCall:
         if flags & frames.LAST:
             stream.end()
         self.deadline = NO_DEADLINE
-        if not self.future.done():
-            self.future.set_result(stream)
+        self.settle(stream)
         return reply
 
     def fail(self, error: InvocationError) -> None:
         """Answer with an error; where the answer has begun it breaks off with it."""
         if self.stream is not None:
             self.stream.fail(error)
-        elif not self.future.done():
-            self.future.set_exception(error)
+        else:
+            self.settle(None, error)
         self.wake()
 
     # -- the input, to the link ----------------------------------------------
@@ -159,7 +161,7 @@ class PendingCall:
         """No more input is wanted."""
         if self.stream is not None:
             return self.stream.done
-        return self.future.done()
+        return self.settled
 
     async def send_rest(self) -> None:
         """Read the rest of the input as fast as the replica takes it. What goes wrong becomes the call's answer."""
@@ -176,6 +178,10 @@ class PendingCall:
             self.fail(error)
         except ConnectionError:
             self.fail(ClientGoneError("the caller went away in the middle of its input"))
+
+
+def _ignore(call: PendingCall) -> None:
+    """Nobody asked to be told."""
 
 
 class Sender:

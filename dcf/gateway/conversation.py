@@ -26,8 +26,9 @@ class Conversation:
         self._limit_s = limit_s
         self._touched_at = call.loop.time()
         self._idle: asyncio.TimerHandle | None = None
-        self._answer: Reply | ReplyStream | None = None
+        self._settled = asyncio.Event()
         self._closed = False
+        call.on_settled = lambda call: self._settled.set()
 
     async def until_taken(self, on_expired: Callable[[PendingCall, float], None]) -> None:
         """Wait until a replica has it, which it may refuse again. Raises InvocationError."""
@@ -37,8 +38,8 @@ class Conversation:
             await call.until_room()
         finally:
             timer.cancel()
-        if call.future.done():
-            call.future.result()
+        if call.error is not None:
+            raise call.error
         self._watch_idle()
 
     def _watch_idle(self) -> None:
@@ -77,7 +78,13 @@ class Conversation:
 
     async def answer(self) -> Reply | ReplyStream:
         """Wait until the handler answers for the first time. Raises InvocationError."""
-        answer = self._answer = await self._call.future
+        await self._settled.wait()
+        call = self._call
+        if call.error is not None:
+            raise call.error
+        answer = call.answer
+        if answer is None:
+            raise asyncio.CancelledError  # it was closed
         if isinstance(answer, ReplyStream):
             answer.watch_idle(self._limit_s)
         return answer
@@ -98,6 +105,6 @@ class Conversation:
             call.stream.close()
         elif call.queued or call.link is not None:
             call.entry.give_up(call)
-        if not call.future.cancel() and not call.future.cancelled():
-            call.future.exception()  # said to somebody, or to nobody who is left
+        call.settled = True
+        self._settled.set()
         self.on_close()

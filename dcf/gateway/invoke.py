@@ -124,41 +124,106 @@ class Invoker:
         Returns:
             A ReplyStream where the answer is a stream or large; whoever gets it closes it.
         """
-        call, limit_s = self._make(entry, body, encoded, invocation_id, timeout_s, chain, rest=rest)
-        timer = None
-        self.in_flight += 1
-        handed_on = False
-        came_at, code = call.loop.time(), GONE
-        entry.meter.arrivals += 1
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def wake(call: PendingCall) -> None:
+            if not future.done():
+                future.set_result(None)
+
+        call = self.begin(
+            entry,
+            body,
+            encoded=encoded,
+            then=wake,
+            rest=rest,
+            invocation_id=invocation_id,
+            timeout_s=timeout_s,
+            chain=chain,
+        )
         try:
-            self._check(call)
-            timer = call.loop.call_at(call.deadline, _expire, call, limit_s)
-            entry.submit(call)
             if rest is None:
-                answer = await call.future
+                await future
             else:
                 async with open_task_set() as tasks:
                     tasks.on_failure = lambda error: call.fail(InternalError("the input could not be passed on"))
                     tasks.start("input", call.send_rest())
-                    answer = await call.future
-            if isinstance(answer, ReplyStream):
-                self._hand_on(answer, entry)
-                handed_on = True
-            code = OK
-            return answer
-        except InvocationError as error:
-            code = status_of(error).http
-            error.function = entry.spec.name
-            error.invocation_id = call.invocation_id
+                    await future
+        except BaseException:
+            self.abandon(call)
             raise
-        finally:
-            if timer:
-                timer.cancel()
-            if not handed_on:
-                self.in_flight -= 1
-                if call.queued or call.link is not None:
-                    entry.give_up(call)
-            self.on_end(entry, code, call.loop.time() - came_at)
+        if call.error is not None:
+            raise call.error
+        assert call.answer is not None
+        return call.answer
+
+    def begin(
+        self,
+        entry: FunctionEntry,
+        body: bytes,
+        *,
+        encoded: bytes,
+        then: Callable[[PendingCall], None],
+        rest: AsyncIterator[bytes] | None = None,
+        invocation_id: str | None = None,
+        timeout_s: float | None = None,
+        chain: tuple[str, ...] = (),
+    ) -> PendingCall:
+        """The same without waiting: `then` is called with the call once it has its answer or its error.
+
+        Whoever stops waiting before says so by `abandon`.
+
+        Raises:
+            InvocationError: it is refused at once; `then` is not called.
+        """
+        call, limit_s = self._make(entry, body, encoded, invocation_id, timeout_s, chain, rest=rest)
+        self.in_flight += 1
+        entry.meter.arrivals += 1
+        call.then = then
+        try:
+            self._check(call)
+            entry.submit(call)
+        except InvocationError as error:
+            call.settled, call.error = True, error
+            self._end(call, self._place(error, call))
+            raise
+        call.on_settled = self._on_settled
+        call.timer = call.loop.call_at(call.deadline, _expire, call, limit_s)
+        return call
+
+    def abandon(self, call: PendingCall) -> None:
+        """Nobody waits for its answer any more. Safe to call twice, and late."""
+        if not call.settled:
+            call.settled = True
+            self._give_up(call)
+            self._end(call, GONE)
+        elif isinstance(call.answer, ReplyStream):
+            call.answer.close()
+
+    def _on_settled(self, call: PendingCall) -> None:
+        answer = call.answer
+        if isinstance(answer, ReplyStream):
+            self.in_flight += 1  # until its reader closes it
+            self._hand_on(answer, call.entry)
+        elif call.error is not None:
+            self._give_up(call)
+        self._end(call, OK if call.error is None else self._place(call.error, call))
+        call.then(call)
+
+    def _place(self, error: InvocationError, call: PendingCall) -> int:
+        """Say in an error which call it is of; its HTTP status."""
+        error.function, error.invocation_id = call.entry.spec.name, call.invocation_id
+        return status_of(error).http
+
+    def _give_up(self, call: PendingCall) -> None:
+        if call.queued or call.link is not None:
+            call.entry.give_up(call)
+
+    def _end(self, call: PendingCall, code: int) -> None:
+        """Its books are closed; a stream that has begun goes on."""
+        if call.timer is not None:
+            call.timer.cancel()
+        self.in_flight -= 1
+        self.on_end(call.entry, code, call.loop.time() - call.came_at)
 
     async def converse(
         self, entry: FunctionEntry, *, encoded: bytes, invocation_id: str | None = None, timeout_s: float | None = None
@@ -234,19 +299,20 @@ class Invoker:
         bidirectional: bool = False,
     ) -> tuple[PendingCall, float]:
         loop = asyncio.get_running_loop()
-        spec = entry.spec
+        spec, now = entry.spec, loop.time()
         limit_s = spec.timeout_s if timeout_s is None or timeout_s > spec.timeout_s else timeout_s
         call = PendingCall(
             entry,
             body,
             metadata=encoded,
             invocation_id=invocation_id or self.new_invocation_id(),
-            deadline=loop.time() + limit_s,
+            deadline=now + limit_s,
             chain=chain,
             loop=loop,
             rest=rest,
             bidirectional=bidirectional,
         )
+        call.came_at = now
         return call, limit_s
 
     def _check(self, call: PendingCall) -> None:

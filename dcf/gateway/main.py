@@ -25,6 +25,7 @@ from dcf.gateway.endpoint_sync import EndpointSync
 from dcf.gateway.grpc_api import open_grpc_api
 from dcf.gateway.health import Health
 from dcf.gateway.http_api import HttpApi, open_http_api
+from dcf.gateway.http_front import HttpFronts, open_http_fronts
 from dcf.gateway.http_system import HttpSystem
 from dcf.gateway.invoke import Invoker
 from dcf.gateway.links import Links
@@ -83,7 +84,8 @@ async def serve(settings: GatewaySettings) -> None:
             ),
             open_grpc_api(f"unix-abstract:{grpc_name}", invoker, admin, token, stopping),
             _open_others_grpc(f"{grpc_name}-others", settings, invoker, admin, stopping) as others_grpc,
-            open_http_api(http_api, stopping) as http_protocol,
+            open_http_api(http_api, stopping) as make_aiohttp,
+            open_http_fronts(HttpFronts(invoker, router, stopping, tasks, make_aiohttp)) as http_protocol,
         ):
             await sync.synced.wait()
             sockets = GrpcSockets(trusted=f"\0{grpc_name}", others=others_grpc, who=trusted)

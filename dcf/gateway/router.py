@@ -268,7 +268,7 @@ class FunctionEntry:
 
     def requeue(self, call: PendingCall) -> None:
         """Take back a call that a replica has not started: it goes first."""
-        if call.future.done():
+        if call.settled:
             return
         if self.removed:
             call.fail(self.gone())

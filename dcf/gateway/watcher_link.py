@@ -196,7 +196,7 @@ class WatcherLink:
             return False
         entry, stream = self.entry, call.stream
         if kind == frames.REPLY:
-            waited_for = not call.future.done()
+            waited_for = not call.settled
             reply = call.on_reply(payload, flags)
             entry.note_handler_s(reply.handler_us / 1e6)
             if not flags & (LAST | STREAM) and not call.leaving:
@@ -223,7 +223,7 @@ class WatcherLink:
         elif kind == frames.ERROR:
             error = from_wire(payload)
             error.replica = self.endpoint.replica
-            if not call.future.done() and status_of(error).code in COUNTED:
+            if not call.settled and status_of(error).code in COUNTED:
                 self._counted(entry, call.wait_s, 0)
             call.fail(error)
         call.wake()

@@ -15,6 +15,7 @@ from dcf.domain.status import Endpoint, FunctionStatus
 from dcf.errors import FunctionNotFoundError, NoReplicaError, OverloadedError
 from dcf.gateway.call import PendingCall
 from dcf.gateway.mesh import BodySender
+from dcf.gateway.reply import Reply, ReplyStream
 from dcf.gateway.router import FunctionEntry, Router, pick
 from dcf.rpc.frames import LAST, PIECE_BYTES, WINDOW_BYTES
 
@@ -57,6 +58,17 @@ def spec(**fields: object) -> FunctionSpec:
 def make_call(entry: FunctionEntry, limit_s: float = 60.0) -> PendingCall:
     loop = asyncio.get_running_loop()
     return PendingCall(entry, b"", metadata=b"", invocation_id="i", deadline=loop.time() + limit_s, chain=(), loop=loop)
+
+
+async def outcome(call: PendingCall) -> Reply | ReplyStream | None:
+    """Its answer; raises its error."""
+    settled = asyncio.Event()
+    call.on_settled = lambda call: settled.set()
+    if not call.settled:
+        await settled.wait()
+    if call.error is not None:
+        raise call.error
+    return call.answer
 
 
 def test_the_least_loaded_replica_for_its_size_is_picked() -> None:
@@ -149,7 +161,7 @@ async def test_calls_are_held_while_a_replica_starts_and_fail_at_once_when_it_ha
     router.apply_status("echo", FunctionStatus(name="echo", uid="u1", generation=1, failed=True, reason="no weights"))
 
     with pytest.raises(NoReplicaError, match="no weights"):
-        await held.future
+        await outcome(held)
     with pytest.raises(NoReplicaError, match="no weights"):
         entry.submit(make_call(entry))
 
@@ -164,7 +176,7 @@ async def test_a_failed_status_of_an_older_spec_fails_nobody() -> None:
     router.apply_status("echo", FunctionStatus(name="echo", uid="u1", generation=1, failed=True, reason="no weights"))
     router.apply_status("echo", FunctionStatus(name="echo", uid="u0", generation=2, failed=True, reason="no weights"))
 
-    assert not held.future.done()
+    assert not held.settled
 
 
 async def test_a_failed_update_leaves_the_old_replicas_in_routing() -> None:
@@ -188,7 +200,7 @@ async def test_waiting_calls_of_a_deleted_function_fail() -> None:
     router.remove("echo")
 
     with pytest.raises(FunctionNotFoundError, match="deleted"):
-        await held.future
+        await outcome(held)
 
 
 async def test_an_older_revision_does_not_overwrite_a_newer_one() -> None:
@@ -267,7 +279,7 @@ async def test_a_deleted_function_takes_no_call_any_more() -> None:
         entry.submit(make_call(entry))
     entry.requeue(refused := make_call(entry))
     with pytest.raises(FunctionNotFoundError, match="deleted"):
-        await refused.future
+        await outcome(refused)
 
 
 async def test_an_elastic_function_refuses_nobody_for_the_replicas_that_it_has_now() -> None:
