@@ -33,7 +33,7 @@ from dcf.errors import BuildError
 IGNORE_FILE = ".dockerignore"
 OURS = ".dcf"
 # What dcf.watcher imports, and what those import; in the versions that this dcf runs with.
-WATCHER_PACKAGES = ("grpcio", "protobuf", "typing_extensions", "uvloop")
+WATCHER_PACKAGES = ("grpcio", "hpack", "protobuf", "typing_extensions", "uvloop")
 # Beside the modules of the package itself; the stages of a build run with the same interpreter.
 _WATCHER_ROOMS = ("domain", "rpc", "watcher", "build/stage")
 _CHUNK_BYTES = 1024 * 1024

@@ -19,6 +19,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from dcf.errors import ClientGoneError, InvalidInputError, InvocationError, PayloadTooLargeError, UnauthenticatedError
 from dcf.gateway.http_head import CallHead
+from dcf.gateway.http_wire import NOT_THEIRS, WRITE_BUFFER_BYTES
 from dcf.gateway.invoke import Invoker, located
 from dcf.gateway.reply import Reply, ReplyStream, content_of
 from dcf.rpc import frames
@@ -26,12 +27,6 @@ from dcf.rpc.status import status_of, to_json
 
 log = logging.getLogger(__name__)
 
-_NOT_THEIRS = frozenset(
-    {"connection", "content-length", "content-type", "transfer-encoding", "keep-alive", "upgrade", "te", "trailer"}
-)
-"""A handler's own headers that would break the message; content_type is a field of its reply."""
-WRITE_BUFFER_BYTES = 16 * 1024
-"""A reader that stalls holds this much here, beside its window: less than the default, for there may be many."""
 EVENT_STREAM = "text/event-stream"
 
 
@@ -58,7 +53,7 @@ async def serve_call(invoker: Invoker, request: web.BaseRequest, head: CallHead)
         "X-Duration-Seconds": f"{loop.time() - began:.6f}",
     }
     for key, value in answer.metadata.items():
-        if key.lower() not in _NOT_THEIRS:
+        if key.lower() not in NOT_THEIRS:
             headers[key] = value.replace("\r", " ").replace("\n", " ")
     if isinstance(answer, Reply) and not head.events:
         return web.Response(body=answer.body, headers=headers)

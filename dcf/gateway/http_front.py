@@ -16,7 +16,14 @@ from typing import NoReturn, cast
 from dcf.errors import InternalError, InvocationError
 from dcf.gateway.call import PendingCall
 from dcf.gateway.http_head import MAX_PLAIN_BYTES, PlainHead, PlainHeads
-from dcf.gateway.http_wire import CHUNKED_END, chunk, error_answer, stream_head, whole_answer
+from dcf.gateway.http_wire import (
+    CHUNKED_END,
+    WRITE_BUFFER_BYTES,
+    chunk,
+    error_answer,
+    stream_head,
+    whole_answer,
+)
 from dcf.gateway.invoke import Invoker, located
 from dcf.gateway.reply import Reply, ReplyStream
 from dcf.gateway.router import FunctionEntry, Router
@@ -30,8 +37,6 @@ KEEP_ALIVE_S = 75.0
 SWEEP_S = 5.0
 AHEAD_BYTES = 64 * 1024
 """Of further requests that a client sends before it has its answer; then nothing more is read."""
-WRITE_BUFFER_BYTES = 16 * 1024
-"""A reader that stalls holds this much here, beside its window: less than the default, for there may be many."""
 CLOSE_S = 2.0
 """At a stop: how long an idle connection may still send a request, which is answered with `close`."""
 

@@ -19,6 +19,8 @@ NOT_THEIRS = frozenset(
 )  # fmt: skip
 """A handler's own headers that would break the message; content_type is a field of its reply."""
 CHUNKED_END = b"0\r\n\r\n"
+WRITE_BUFFER_BYTES = 16 * 1024
+"""A reader that stalls holds this much here, beside its window: less than the default, for there may be many."""
 _SERVER = f"dcf/{__version__}".encode()
 _REASONS = {
     400: "Bad Request", 404: "Not Found", 409: "Conflict", 413: "Content Too Large", 429: "Too Many Requests",

@@ -19,10 +19,11 @@ from typing import cast
 from dcf.errors import ConfigError
 from dcf.gateway.trusted_peers import TrustedPeers
 from dcf.lifecycle import TaskSet
+from dcf.rpc.http2 import PREFACE
+from dcf.rpc.pipe import Pipe, begin_pipe, connect_pipe
 
 log = logging.getLogger(__name__)
 
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 UNSENT_BYTES = 128 * 1024
 """Kept by the kernel for a connection beyond what its peer has taken. By default that grows to some MiB, which a
 reader that stalls would hold, and which its stream would be busy filling."""
@@ -62,10 +63,7 @@ class _FirstBytes(asyncio.Protocol):
         if self._timer:
             self._timer.cancel()
         if self._data.startswith(PREFACE):
-            front = _Pipe(self._transport)
-            self._transport.set_protocol(front)
-            self._transport.pause_reading()
-            self._listener.start_pipe(front, self._data)
+            self._listener.start_pipe(self._transport, self._data)
         else:
             protocol = self._listener.http_protocol()
             self._transport.set_protocol(protocol)
@@ -75,38 +73,6 @@ class _FirstBytes(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         if self._timer:
             self._timer.cancel()
-
-
-class _Pipe(asyncio.Protocol):
-    """One end of a pipe: what arrives here is written to `other`, no faster than it takes it."""
-
-    def __init__(self, transport: asyncio.Transport | None = None, *, other: _Pipe | None = None) -> None:
-        self.transport = transport
-        self.other = other
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)
-
-    def data_received(self, data: bytes) -> None:
-        if self.other and self.other.transport:
-            self.other.transport.write(data)
-
-    def pause_writing(self) -> None:
-        if self.other and self.other.transport:
-            self.other.transport.pause_reading()
-
-    def resume_writing(self) -> None:
-        if self.other and self.other.transport and not self.other.transport.is_closing():
-            self.other.transport.resume_reading()
-
-    def eof_received(self) -> bool:
-        if self.other and self.other.transport:
-            self.other.transport.close()
-        return False
-
-    def connection_lost(self, error: Exception | None) -> None:
-        if self.other and self.other.transport:
-            self.other.transport.close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,42 +99,19 @@ class Listener:
         self._tasks = tasks
         self._count = 0
 
-    def start_pipe(self, front: _Pipe, data: bytes) -> None:
+    def start_pipe(self, transport: asyncio.Transport, data: bytes) -> None:
         """Connect a gRPC client to the gRPC server."""
         # A task for each connection, not for each call; it ends within a moment.
         self._count += 1
-        self._tasks.start(f"pipe-{self._count}", self._connect(front, data))
+        self._tasks.start(f"pipe-{self._count}", self._connect(begin_pipe(transport), data))
 
-    async def _dial(self, front: _Pipe) -> _Pipe:
-        # By hand, because uvloop dials no abstract address; that one is used so that a killed gateway leaves no file.
-        loop = asyncio.get_running_loop()
-        sock = socket.socket(socket.AF_UNIX)
-        try:
-            sock.setblocking(False)
-            assert front.transport
-            await loop.sock_connect(sock, self._grpc.of(front.transport.get_extra_info("peername")))
-            # With its other end from the start: the server speaks first, and what it says must not get lost.
-            _, pipe = await loop.create_unix_connection(lambda: _Pipe(other=front), sock=sock)
-        except BaseException:
-            sock.close()
-            raise
-        return pipe
-
-    async def _connect(self, front: _Pipe, data: bytes) -> None:
+    async def _connect(self, front: Pipe, data: bytes) -> None:
         assert front.transport
         try:
-            back = await self._dial(front)
+            await connect_pipe(front, data, self._grpc.of(front.transport.get_extra_info("peername")))
         except OSError as error:
             log.warning("a gRPC connection could not be passed on", extra={"error": str(error)})
             front.transport.abort()
-            return
-        assert back.transport
-        if front.transport.is_closing():
-            back.transport.close()
-            return
-        front.other = back
-        back.transport.write(data)
-        front.transport.resume_reading()
 
 
 @asynccontextmanager

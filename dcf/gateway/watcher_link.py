@@ -13,10 +13,8 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
 
 import grpc
-import grpc.aio
 
 from dcf import __version__
 from dcf.domain.status import Endpoint
@@ -25,7 +23,7 @@ from dcf.gateway.call import PendingCall, Sender
 from dcf.gateway.mesh import MeshCalls, MeshInvoke
 from dcf.gateway.router import FunctionEntry
 from dcf.lifecycle import TaskSet
-from dcf.rpc import frames, v1_watcher_pb2
+from dcf.rpc import frames
 from dcf.rpc.frames import (
     END,
     HEADER,
@@ -38,14 +36,18 @@ from dcf.rpc.frames import (
     pack_json,
     pack_open,
 )
-from dcf.rpc.services import OPTIONS, Stub
+from dcf.rpc.grpc_stream import ClientStream, GrpcEnd, open_client_stream
 from dcf.rpc.status import from_wire, status_of
-from dcf.rpc.v1_watcher_pb2 import Frames
 from dcf.sockets import YOUNG_S, is_listening
 
 log = logging.getLogger(__name__)
 
-SERVICE = v1_watcher_pb2.DESCRIPTOR.services_by_name["Watcher"]
+_ATTACH = "/dcf.v1.Watcher/Attach"
+_USER_AGENT = f"dcf-gateway/{__version__}"
+_GOES = frozenset({grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
+"""How the stream of a replica ends that stops, or is gone."""
+CONNECT_S = 5.0
+"""A host that was switched off answers nothing."""
 SILENT_S = 1.5
 """Three heartbeats missed: out of routing (a powered-off host breaks no TCP connection by itself)."""
 LOST_S = 5.0
@@ -65,14 +67,6 @@ COUNTED = frozenset({"handler_error", "invalid_input"})
 """Errors that are the function's own answer."""
 Counted = Callable[[FunctionEntry, float, int], None]
 """Called once for each call that the function has answered: seconds that it waited, and the size of its batch."""
-_CHANNEL_OPTIONS = (
-    *OPTIONS,
-    # Each replica its own connection, and no wait before a new dial: DIAL_S is the only back-off.
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.initial_reconnect_backoff_ms", 20),
-    ("grpc.min_reconnect_backoff_ms", 20),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-)
 
 
 class WatcherLink:
@@ -100,7 +94,14 @@ class WatcherLink:
         self._next_id = 0
         self._out: list[bytes] = []
         self._unwritten: list[PendingCall] = []
-        self._dirty = asyncio.Event()
+        self._stream: ClientStream | None = None
+        self._greeted = False
+        self._broken: ProtocolError | None = None
+        self._tasks: TaskSet | None = None
+        self._due = False
+        """What waits is written at the end of this turn of the loop."""
+        self._turns = 0
+        """That it has waited for more."""
         self._serving = False
         self._draining = False
         self._alarm: asyncio.Timeout | None = None
@@ -139,7 +140,7 @@ class WatcherLink:
             call.sender = Sender(call, PIECE_BYTES)
             call.sender.pump()
             call.wake()
-        self._dirty.set()
+        self._mark()
 
     def send_input(self, call: PendingCall, piece: bytes, flags: int) -> None:
         """One more piece of a call's input."""
@@ -152,7 +153,7 @@ class WatcherLink:
     def grant(self, call: PendingCall, number_bytes: int) -> None:
         """So much more of a call's answer may come."""
         self._out.append(pack_credit(call.call_id, number_bytes))
-        self._dirty.set()
+        self._mark()
 
     def call(self, call_id: int) -> PendingCall | None:
         """A call that is here: a mesh call names its parent so."""
@@ -162,7 +163,7 @@ class WatcherLink:
         """Queue one frame; all that wait travel in one message."""
         self._out.append(HEADER.pack(len(payload), call_id, kind, flags))
         self._out.append(payload)
-        self._dirty.set()
+        self._mark()
 
     def cancel(self, call: PendingCall) -> None:
         """Nobody waits; its place here is free when the watcher says so."""
@@ -262,7 +263,7 @@ class WatcherLink:
     def _leave_if_done(self) -> None:
         """Wake the writer to close our half once nothing of ours is in a replica that goes."""
         if not self._calls and (self._draining or self.removed):
-            self._dirty.set()
+            self._mark()
 
     def _update_open(self) -> None:
         self.open = self._serving and not self.removed
@@ -285,22 +286,20 @@ class WatcherLink:
 
     async def run(self, tasks: TaskSet) -> None:
         """Dial, serve, dial again, until the endpoint is gone."""
+        self._tasks = tasks
         failures = 0
         while not self.removed or self._calls:
             await self._until_listening()
             if self.removed:
                 return
             try:
-                async with grpc.aio.insecure_channel(self.endpoint.address, options=_CHANNEL_OPTIONS) as channel:
-                    await self._serve(channel, tasks)
-                failures = 0
-            except grpc.aio.AioRpcError as error:
-                if error.code() is not grpc.StatusCode.UNAVAILABLE:
-                    log.warning(
-                        "a replica refused the stream",
-                        extra={"replica": self.endpoint.replica, "error": error.details()},
-                    )
-                failures = 0 if self._serving else failures + 1
+                end = await self._serve()
+                failures = 0 if self._greeted else failures + 1
+                if end.code not in _GOES:
+                    extra = {"replica": self.endpoint.replica, "error": end.details}
+                    log.warning("a replica refused the stream", extra=extra)
+            except OSError:
+                failures += 1
             except TimeoutError:
                 log.warning("a replica is lost", extra={"replica": self.endpoint.replica, "silent_s": LOST_S})
                 failures += 1
@@ -323,56 +322,69 @@ class WatcherLink:
             await asyncio.sleep(LOOK_S[looks >= STARTS_WITHIN])
             looks += 1
 
-    async def _serve(self, channel: grpc.aio.Channel, tasks: TaskSet) -> None:
-        stream = Stub(channel, SERVICE).Attach()
-        await stream.write(
-            Frames(data=pack_json(0, frames.HELLO, {"protocol": frames.PROTOCOL, "version": __version__}))
-        )
-        mesh = self._mesh = MeshCalls(self, self._invoke, tasks)
-        # With our own id: another link to the same endpoint may still end its last calls.
-        name = f"{self.endpoint.replica}-{self.entry.spec.uid}-{id(self)}-writer"
+    async def _serve(self) -> GrpcEnd:
+        """One stream, from its opening to its end."""
+        assert self._tasks is not None
+        self._greeted, self._broken = False, None
+        async with asyncio.timeout(CONNECT_S):
+            stream = await open_client_stream(self.endpoint.address, _ATTACH, _USER_AGENT, self._on_stream_message)
+        mesh = self._mesh = MeshCalls(self, self._invoke, self._tasks)
+        self._stream, stream.on_writable = stream, self._mark
+        stream.send(pack_json(0, frames.HELLO, {"protocol": frames.PROTOCOL, "version": __version__}))
         try:
-            first: Any = await stream.read()
-            if first is grpc.aio.EOF:
-                await stream.code()
-                return
-            hello = next(iter_frames(first.data), None)
-            if hello is None or hello.kind != frames.HELLO:
-                raise ProtocolError("the first frame was not HELLO")
-            if json.loads(hello.payload).get("protocol") != frames.PROTOCOL:
-                raise ProtocolError(f"it speaks protocol {json.loads(hello.payload).get('protocol')}")
-            tasks.start(name, self._write(stream))
-            self._on_message(first.data)
             # One alarm for the stream's whole life: one for each message would cost each message.
             async with asyncio.timeout(None) as self._alarm:
-                while (message := await stream.read()) is not grpc.aio.EOF:
-                    self._on_message(message.data)
-                await stream.code()
+                end = await stream.ended
         finally:
-            self._alarm = None
-            await tasks.stop(name)
+            self._alarm = self._stream = None
             mesh.close()
             stream.cancel()
+        if self._broken is not None:
+            raise self._broken
+        return end
 
-    async def _write(self, stream: Any) -> None:
+    def _on_stream_message(self, data: bytes) -> None:
+        """Called by the stream, which ends where this raises ProtocolError."""
+        try:
+            if not self._greeted:
+                hello = next(iter_frames(data), None)
+                if hello is None or hello.kind != frames.HELLO:
+                    raise ProtocolError("the first frame was not HELLO")
+                if json.loads(hello.payload).get("protocol") != frames.PROTOCOL:
+                    raise ProtocolError(f"it speaks protocol {json.loads(hello.payload).get('protocol')}")
+                self._greeted = True
+            self._on_message(data)
+        except ProtocolError as error:
+            self._broken = error
+            raise
+
+    def _mark(self) -> None:
+        """Something waits to be written: all that comes in this turn of the loop travels in one message."""
+        if not self._due:
+            self._due = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
         """Write what waits; half-close when the replica goes and nothing of ours is there."""
-        while True:
-            await self._dirty.wait()
-            if len(self._unwritten) < self.outstanding // 2 and self.outstanding >= GATHER_FROM:
-                for _ in range(GATHER_TURNS):
-                    await asyncio.sleep(0)
-            self._dirty.clear()
-            if self._out:
-                data = b"".join(self._out)
-                self._out.clear()
-                self._unwritten.clear()
-                try:
-                    await stream.write(Frames(data=data))
-                except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                    return  # the reader sees the same end, and why
-            if not self._calls and not self._out and (self._draining or self.removed):
-                await stream.done_writing()
-                return
+        if (
+            self._turns < GATHER_TURNS
+            and len(self._unwritten) < self.outstanding // 2
+            and self.outstanding >= GATHER_FROM
+        ):
+            self._turns += 1
+            asyncio.get_running_loop().call_soon(self._flush)
+            return
+        self._turns, self._due = 0, False
+        stream = self._stream
+        if stream is None or not self._greeted or not stream.is_writable:
+            return  # until it is greeted, until it takes more, or for ever
+        if self._out:
+            data = b"".join(self._out)
+            self._out.clear()
+            self._unwritten.clear()
+            stream.send(data)
+        if not self._calls and (self._draining or self.removed):
+            stream.half_close()
 
     def _on_broken(self) -> None:
         """The stream ended: what was never written is sent elsewhere, the rest may have run."""
@@ -382,7 +394,6 @@ class WatcherLink:
         calls, self._calls = list(self._calls.values()), {}
         self._out.clear()
         self._unwritten.clear()
-        self._dirty.clear()
         self.entry.meter.move(-self.outstanding, asyncio.get_running_loop().time())
         self.outstanding = self.uploads = 0
         for call in reversed(calls):

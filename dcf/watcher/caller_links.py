@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
@@ -28,41 +28,50 @@ MESSAGE_BYTES = 1024 * 1024
 class GatewayLink:
     """One gateway's stream. Touched only by the event loop of the watcher."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_dirty: Callable[[], None]) -> None:
+        """`on_dirty`: there is something to write; whoever writes it calls `take`."""
         self.calls: dict[int, Invocation] = {}
         self.uploads = self.leaving = 0
         self._out: list[bytes] = []
         self._state = b""
-        self._dirty = asyncio.Event()
+        self._on_dirty = on_dirty
         self.closed = False
 
     def close(self) -> None:
-        """Let the writer end."""
+        """Nothing is written any more."""
         self.closed = True
-        self._dirty.set()
+        self._on_dirty()
+
+    def send_first(self, frame: bytes) -> None:
+        """The first frame of the stream, before anything that waits already."""
+        self._out.insert(0, frame)
+        self._on_dirty()
 
     def send(self, call_id: int, kind: int, payload: bytes, flags: int) -> None:
         """Queue one frame; all that wait travel together."""
         self._out.append(HEADER.pack(len(payload), call_id, kind, flags) + payload)
-        self._dirty.set()
+        self._on_dirty()
 
     def send_state(self, state: dict[str, Any]) -> None:
         """Say how we are; a state that was not written yet is replaced, so a stuck gateway collects none."""
         self._state = pack_json(0, frames.STATE, state)
-        self._dirty.set()
+        self._on_dirty()
 
-    async def run_writer(self, context: grpc.aio.ServicerContext[Frames, Frames], hello: dict[str, Any]) -> None:
-        """Write what waits, until `close`."""
-        self._out.insert(0, pack_json(0, frames.HELLO, hello))
+    def take(self) -> Iterator[bytes]:
+        """What waits, as messages of the stream."""
+        out, self._out = self._out, []
+        if self._state:
+            out.append(self._state)
+            self._state = b""
+        return _messages(out) if out else iter(())
+
+    async def run_writer(self, context: grpc.aio.ServicerContext[Frames, Frames], dirty: asyncio.Event) -> None:
+        """Write what waits by grpc.aio, until `close`."""
         with contextlib.suppress(grpc.aio.BaseError):  # the stream has ended, which its reader sees as well
             while not self.closed:
-                await self._dirty.wait()
-                self._dirty.clear()
-                out, self._out = self._out, []
-                if self._state:
-                    out.append(self._state)
-                    self._state = b""
-                for data in _messages(out):
+                await dirty.wait()
+                dirty.clear()
+                for data in self.take():
                     await context.write(Frames(data=data))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import secrets
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -21,10 +22,12 @@ from dcf.errors import ConfigError
 from dcf.lifecycle import TaskSet, open_task_set, running, unpack_group, until_signalled
 from dcf.logs import configure_logs
 from dcf.nvidia import list_gpus
+from dcf.watcher.attached import Gateways
 from dcf.watcher.batcher import Batcher
 from dcf.watcher.devices import reserve_gpus
 from dcf.watcher.function_log import FunctionLog
 from dcf.watcher.grpc_api import WatcherService, open_grpc_api
+from dcf.watcher.listener import Listener, open_listener
 from dcf.watcher.low_descriptors import LowDescriptors
 from dcf.watcher.orphans import run_orphans
 from dcf.watcher.settings import WatcherSettings
@@ -52,9 +55,12 @@ async def serve(settings: WatcherSettings, low: LowDescriptors) -> int:
             batcher = Batcher(settings.batch_max_size, settings.batch_max_wait_s) if batched else None
             pool = WorkerPool(kill_after_s=settings.kill_after_s, batcher=batcher)
             keeper = WorkerKeeper(settings, pool, function_log, low, tasks)
-            service = WatcherService(settings, pool, function_log, tasks)
+            gateways = Gateways(pool, settings.replica, tasks)
+            service = WatcherService(settings, pool, function_log, gateways)
+            grpc_name = f"dcf-watcher-{os.getpid()}-{secrets.token_hex(8)}"
             async with (
-                open_grpc_api(service, settings.listen),
+                open_grpc_api(service, f"unix-abstract:{grpc_name}"),
+                open_listener(Listener(gateways.make_stream, f"\0{grpc_name}", tasks), settings.listen),
                 running(
                     heartbeat=service.run_heartbeat(),
                     sweep=keeper.run_sweep(),
@@ -65,6 +71,7 @@ async def serve(settings: WatcherSettings, low: LowDescriptors) -> int:
                 try:
                     return await _run(settings, keeper, service, function_log, tasks)
                 finally:
+                    gateways.close()
                     await keeper.stop()
     finally:
         function_log.close()

@@ -1,0 +1,123 @@
+"""Listen for gateways and everybody else on one address.
+
+A connection that our gateways open begins in a way of its own: it is one stream,
+answered here. Any other is piped to the gRPC server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import cast
+
+from dcf.errors import ConfigError
+from dcf.lifecycle import TaskSet
+from dcf.rpc.grpc_stream import is_ours
+from dcf.rpc.http2 import PREFACE
+from dcf.rpc.pipe import Pipe, begin_pipe, connect_pipe
+
+log = logging.getLogger(__name__)
+
+DECIDE_S = 30.0
+"""A connection that has not said what it is by then is closed."""
+BACKLOG = 128
+
+
+class Listener:
+    """Touched only by the event loop of the watcher."""
+
+    def __init__(self, make_stream: Callable[[], asyncio.Protocol], grpc_name: str, tasks: TaskSet) -> None:
+        """`grpc_name`: of the gRPC server's Unix socket."""
+        self.make_stream = make_stream
+        self._grpc_name = grpc_name
+        self._tasks = tasks
+        self._count = 0
+
+    def start_pipe(self, transport: asyncio.Transport, data: bytes) -> None:
+        """Connect a client to the gRPC server."""
+        self._count += 1
+        self._tasks.start(f"pipe-{self._count}", self._connect(begin_pipe(transport), data))
+
+    async def _connect(self, front: Pipe, data: bytes) -> None:
+        try:
+            await connect_pipe(front, data, self._grpc_name)
+        except OSError as error:
+            log.warning("a gRPC connection could not be passed on", extra={"error": str(error)})
+            assert front.transport
+            front.transport.abort()
+
+
+class _FirstBytes(asyncio.Protocol):
+    """Looks at the first bytes of a connection, then is done with it."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._data = b""
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._timer = asyncio.get_running_loop().call_later(DECIDE_S, self._transport.abort)
+
+    def data_received(self, data: bytes) -> None:
+        self._data += data
+        ours = is_ours(self._data)
+        if ours is None:
+            return
+        assert self._transport
+        if self._timer:
+            self._timer.cancel()
+        if ours:
+            stream = self._listener.make_stream()
+            self._transport.set_protocol(stream)
+            stream.connection_made(self._transport)
+            stream.data_received(self._data[len(PREFACE) :])
+        else:
+            self._listener.start_pipe(self._transport, self._data)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._timer:
+            self._timer.cancel()
+
+
+@asynccontextmanager
+async def open_listener(listener: Listener, listen: str) -> AsyncIterator[None]:
+    """Accept connections for the life of the block. Raises ConfigError where that cannot be."""
+    try:
+        sock = _listen(listen)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"DCF_LISTEN={listen!r}: cannot listen there: {reason}") from error
+    loop = asyncio.get_running_loop()
+    serve = loop.create_unix_server if sock.family is socket.AF_UNIX else loop.create_server
+    server = await serve(lambda: _FirstBytes(listener), sock=sock)
+    try:
+        yield
+    finally:
+        server.close()
+
+
+def _listen(listen: str) -> socket.socket:
+    if listen.startswith("unix:"):
+        path = listen.removeprefix("unix:")
+        # A socket file of a killed predecessor would be in the way.
+        Path(path).unlink(missing_ok=True)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.bind(path)
+            sock.listen(BACKLOG)
+            sock.setblocking(False)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+    host, _, port = listen.rpartition(":")
+    host = host.strip("[]")
+    return socket.create_server(
+        (host, int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=BACKLOG
+    )
