@@ -4,21 +4,23 @@ In:   a stream of requests; the client need not wait between two.
 Out:  a stream of outputs. At the first error those before it are delivered,
       then the stream ends with its status, whose detail names the message.
 Bounded: IN_FLIGHT messages and HELD_BYTES of them; then nothing is read and
-gRPC's flow control holds the client back.
+gRPC's flow control holds the client back. No task is made for a message.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any, NamedTuple, cast
+from collections import deque
+from typing import Any, cast
 
 import grpc.aio
 
 from dcf.errors import ClusterUnavailableError, InternalError, InvocationError
+from dcf.gateway.call import PendingCall
 from dcf.gateway.grpc_errors import Context, abort, remaining_s
-from dcf.gateway.invoke import Invoker
-from dcf.gateway.reply import Reply
+from dcf.gateway.invoke import Invoker, located
+from dcf.gateway.reply import ReplyStream
 from dcf.lifecycle import TaskSet, open_task_set
 from dcf.rpc.pb_gateway_pb2 import InvokeServiceRequest, Messages
 
@@ -31,39 +33,122 @@ HELD_BYTES = 64 * 1024 * 1024
 """Of inputs in flight and answers that wait for their turn; one message over it travels alone."""
 
 
-class _Call(NamedTuple):
-    """A message that was taken; its task never raises, it returns the error."""
+class _Message:
+    """One that was taken."""
 
-    task: asyncio.Task[Any]
-    input_bytes: int
+    __slots__ = ("call", "input_bytes", "outcome")
+
+    def __init__(self, input_bytes: int) -> None:
+        self.input_bytes = input_bytes
+        self.call: PendingCall | None = None
+        self.outcome: bytes | InvocationError | None = None
+        """Its output or its error; None: it is on its way."""
 
 
-class _Window:
-    """How much more may be taken."""
+class _Exchange:
+    """One stream. Touched only by the event loop of the gateway."""
 
-    def __init__(self) -> None:
-        self.count = 0
-        self._bytes = 0
+    def __init__(self, invoker: Invoker, context: Context, tasks: TaskSet) -> None:
+        self._invoker = invoker
+        self._context = context
+        self._tasks = tasks
+        self._line: deque[_Message] = deque()
+        """In the order in which they came and are answered."""
+        self._held_bytes = 0
+        self._joins = 0
         self._room = asyncio.Event()
-        self._room.set()
+        self._changed = asyncio.Event()
+        """The first of the line has its outcome, or no more are taken."""
+        self._ended = False
+        self._error: InvocationError | None = None
+        """Why no more are taken; None: the client has sent all."""
 
-    def add(self, count: int, number_bytes: int) -> None:
-        """Take, or give back with negative numbers."""
-        self.count += count
-        self._bytes += number_bytes
-        if self.count < IN_FLIGHT and (self._bytes < HELD_BYTES or not self.count):
-            self._room.set()
+    async def read(self) -> None:
+        """Take messages while there is room, until the client has sent all."""
+        while True:
+            while len(self._line) >= IN_FLIGHT or (self._held_bytes >= HELD_BYTES and self._line):
+                self._room.clear()
+                await self._room.wait()
+            request = await cast("Any", self._context).read()
+            if request is grpc.aio.EOF:
+                self.end(None)
+                return
+            await self._take(request)
+
+    async def _take(self, request: InvokeServiceRequest) -> None:
+        message = _Message(len(request.Input))
+        self._line.append(message)
+        self._held_bytes += message.input_bytes
+        try:
+            entry = await self._invoker.entry(request.Service)
+            message.call = self._invoker.begin(
+                entry,
+                request.Input,
+                encoded=b"",
+                then=lambda call: self._on_settled(message, call),
+                timeout_s=remaining_s(self._context),
+            )
+        except InvocationError as error:
+            self._set(message, error)
+        except Exception:
+            log.exception("a message of a stream failed on a bug of DCF", extra={"function": request.Service})
+            text = "the gateway failed on this message; its log says why"
+            self._set(message, InternalError(text, function=request.Service))
+
+    def _on_settled(self, message: _Message, call: PendingCall) -> None:
+        answer = call.answer
+        if isinstance(answer, ReplyStream):
+            self._joins += 1
+            self._tasks.start(f"join-{self._joins}", self._join(message, call, answer))
+        elif answer is not None:
+            self._set(message, answer.body)
         else:
-            self._room.clear()
+            self._set(message, call.error)
 
-    async def until_room(self) -> None:
-        await self._room.wait()
+    async def _join(self, message: _Message, call: PendingCall, stream: ReplyStream) -> None:
+        try:
+            with located(call.entry, call.invocation_id):
+                self._set(message, (await stream.join(call.entry.spec.max_payload_bytes)).body)
+        except InvocationError as error:
+            self._set(message, error)
 
+    def _set(self, message: _Message, outcome: bytes | InvocationError | None) -> None:
+        message.outcome = outcome
+        if isinstance(outcome, bytes):
+            self._held_bytes += len(outcome)
+        if self._line and self._line[0] is message:
+            self._changed.set()
 
-class _End(NamedTuple):
-    """No more messages are taken; `error` says why, None: the client has sent all."""
+    def end(self, error: InvocationError | None) -> None:
+        """No more are taken; what is in flight is answered."""
+        if not self._ended:
+            self._ended, self._error = True, error
+            self._changed.set()
 
-    error: InvocationError | None
+    async def write(self) -> None:
+        """Answer them in their order, to the end of the stream."""
+        index = 0
+        while self._line or not self._ended:
+            while self._line and (outcome := self._line[0].outcome) is not None:
+                message = self._line[0]
+                if isinstance(outcome, InvocationError):
+                    await abort(self._context, outcome, message_index=index)
+                await self._context.write(Messages(Output=outcome))
+                self._line.popleft()
+                self._held_bytes -= message.input_bytes + len(outcome)
+                self._room.set()
+                index += 1
+            if self._line or not self._ended:
+                self._changed.clear()
+                await self._changed.wait()
+        if self._error is not None:
+            await abort(self._context, self._error, message_index=index)
+
+    def close(self) -> None:
+        """Whatever is in flight still, nobody waits for."""
+        for message in self._line:
+            if message.call is not None:
+                self._invoker.abandon(message.call)
 
 
 async def run_invokes(invoker: Invoker, context: Context, stopping: asyncio.Event) -> None:
@@ -72,66 +157,24 @@ async def run_invokes(invoker: Invoker, context: Context, stopping: asyncio.Even
     With `stopping` no more is read; what is in flight is delivered, then the
     client is told to connect again.
     """
-    taken: asyncio.Queue[_Call | _End] = asyncio.Queue()  # bounded by the window
-    window = _Window()
     async with open_task_set() as tasks:
-        tasks.on_failure = lambda error: taken.put_nowait(_End(InternalError("the gateway failed on this stream")))
-        tasks.start("reader", _read(invoker, context, tasks, taken, window))
-        tasks.start("stop", _stop_reading(tasks, taken, stopping))
-        index = 0
-        while isinstance(item := await taken.get(), _Call):
-            outcome = await item.task
-            if isinstance(outcome, InvocationError):
-                await abort(context, outcome, message_index=index)
-            await context.write(Messages(Output=outcome.body))
-            window.add(-1, -item.input_bytes - len(outcome.body))
-            index += 1
-        if item.error is not None:
-            await abort(context, item.error, message_index=index)
+        exchange = _Exchange(invoker, context, tasks)
+        tasks.on_failure = lambda error: exchange.end(InternalError("the gateway failed on this stream"))
+        tasks.start("reader", exchange.read())
+        tasks.start("stop", _stop_reading(tasks, exchange, stopping))
+        try:
+            await exchange.write()
+        finally:
+            exchange.close()
 
 
-async def _read(
-    invoker: Invoker, context: Context, tasks: TaskSet, taken: asyncio.Queue[_Call | _End], window: _Window
-) -> None:
-    """Take messages while there is room, until the client has sent all."""
-    count = 0
-    while True:
-        await window.until_room()
-        message = await cast("Any", context).read()
-        if message is grpc.aio.EOF:
-            taken.put_nowait(_End(None))
-            return
-        size = len(message.Input)
-        window.add(1, size)
-        task = tasks.start(f"message-{count}", _call(invoker, message, window, remaining_s(context)))
-        taken.put_nowait(_Call(task, size))
-        count += 1
-
-
-async def _call(
-    invoker: Invoker, message: InvokeServiceRequest, window: _Window, timeout_s: float | None
-) -> Reply | InvocationError:
-    """One message's call; an error is a result here, because its turn may be later."""
-    try:
-        reply = await invoker.invoke(message.Service, message.Input, timeout_s=timeout_s)
-    except InvocationError as error:
-        return error
-    except Exception:
-        log.exception("a message of a stream failed on a bug of DCF", extra={"function": message.Service})
-        return InternalError("the gateway failed on this message; its log says why", function=message.Service)
-    window.add(0, len(reply.body))
-    return reply
-
-
-async def _stop_reading(tasks: TaskSet, taken: asyncio.Queue[_Call | _End], stopping: asyncio.Event) -> None:
+async def _stop_reading(tasks: TaskSet, exchange: _Exchange, stopping: asyncio.Event) -> None:
     await stopping.wait()
     await tasks.stop("reader")
     # A message that was read at this very moment is not taken: no output, and its handler has not run.
-    taken.put_nowait(
-        _End(
-            ClusterUnavailableError(
-                "this gateway stops: what was in flight is answered; connect again for the messages from this one on",
-                retry_after_s=1.0,
-            )
+    exchange.end(
+        ClusterUnavailableError(
+            "this gateway stops: what was in flight is answered; connect again for the messages from this one on",
+            retry_after_s=1.0,
         )
     )
