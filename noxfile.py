@@ -112,6 +112,6 @@ def engine(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """The call path beside FastAPI + uvicorn, in one run (not part of plain `nox`)."""
+    """The call path beside its peers, in one run; `-- --short` in a minute (not part of plain `nox`)."""
     session.install("-q", "-e", ".", "-r", "bench/requirements.txt")
     session.run("python", "bench/call_path.py", *session.posargs)

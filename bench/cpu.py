@@ -1,6 +1,6 @@
-"""Say how much CPU time a process and all its descendants have used.
+"""Say how much CPU time and memory a process and all its descendants use.
 
-In:   the pid of the first process. Out: seconds by role, from /proc/<pid>/stat; the whole machine's beside it.
+In:   the pid of the first process. Out: seconds by role, from /proc/<pid>/stat; the whole machine's beside it; MiB.
 A difference of two readings is right also where a process ended between them:
 its time is then in the children's time of its parent.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -37,10 +38,41 @@ def cpu_s(root: int) -> dict[str, float]:
     return used
 
 
-def descendants(root: int) -> list[int]:
-    """`root` and everything below it."""
+def descendants(root: int) -> dict[int, int]:
+    """`root` and everything below it, and when each started: a pid that starts at another time is somebody else."""
     children = [int(pid) for file in Path(f"/proc/{root}/task").glob("*/children") for pid in file.read_text().split()]
-    return [root, *(pid for child in children for pid in descendants(child))]
+    found = {root: alive(root)}
+    for child in children:
+        found |= descendants(child)
+    return found
+
+
+def alive(pid: int) -> int:
+    """When it started, in ticks since the machine did; 0 where it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except OSError:
+        return 0
+
+
+def memory_mib(root: int) -> float:
+    """PSS of `root` and everything below it: what several share counts once in all."""
+    total = 0
+    for pid in descendants(root):
+        with suppress(OSError):  # it has just ended
+            total += _kib(Path(f"/proc/{pid}/smaps_rollup"), "Pss")
+    return total / 1024
+
+
+def forget_peak(root: int, wanted: str) -> None:
+    """The peak begins anew for all processes of a role below `root`."""
+    for pid in _of_role(root, wanted):
+        Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def peak_mib(root: int, wanted: str) -> float:
+    """The most RSS since then of any process of a role."""
+    return max((_kib(Path(f"/proc/{pid}/status"), "VmHWM") for pid in _of_role(root, wanted)), default=0) / 1024
 
 
 def machine_cpu_s() -> float:
@@ -54,6 +86,15 @@ def machine_cpu_s() -> float:
 def own_cpu_s() -> float:
     """CPU seconds of this process and of those of its children that have ended."""
     return sum(os.times()[:4])
+
+
+def _kib(file: Path, key: str) -> int:
+    line = next(line for line in file.read_text().splitlines() if line.startswith(f"{key}:"))
+    return int(line.split()[1])
+
+
+def _of_role(root: int, wanted: str) -> list[int]:
+    return [pid for pid in descendants(root) if _role(pid) == wanted]
 
 
 def _is_below(pid: int, root: int, parents: dict[int, int]) -> bool:
@@ -76,4 +117,6 @@ def _role(pid: int) -> str:
         if word.endswith((".py", ".mjs")):
             return Path(word).stem
     name = Path(words[0].split(" ")[0]).name
+    if "::" in name:
+        name = name.partition(".")[0]  # Ray's processes call themselves after what they do right now
     return "worker" if name == "function" else name  # what a function in Go is compiled to

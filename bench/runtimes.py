@@ -13,12 +13,13 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from call_path import Run, measure, say
-from loadgen import BODY, LoadFailedError, choose
-from sides import Side, SideFailedError, check_echo, open_dcf
+from calls.loads import Closed
+from calls.measure import Run, measure, say
+from loadgen import SIZE, LoadFailedError
+from sides import Side, SideFailedError, open_dcf
 
 RUNTIMES = ("python", "go", "node")
-CONNECTIONS = (64, 1)
+LOADS = (Closed(64), Closed(1))
 ROUNDS, SECONDS = 7, 4
 SHORT = (3, 2)
 WARM_UP_S = 2
@@ -26,18 +27,17 @@ WARM_UP_S = 2
 
 def measure_all(sides: list[Side], rounds: int, seconds: int) -> list[Run]:
     """All runs; each round begins with another side."""
-    generator = choose()
     for side in sides:
-        generator.run(side.url, max(CONNECTIONS), WARM_UP_S)
+        LOADS[0].put(side, WARM_UP_S)
     runs = []
     for number in range(rounds):
-        for connections in CONNECTIONS:
+        for kind in LOADS:
             for step in range(len(sides)):
                 side = sides[(number + step) % len(sides)]
-                say(f"round {number + 1} of {rounds}: {side.name}, {connections} connections")
-                runs.append(measure(generator, side, connections, seconds))
+                say(f"round {number + 1} of {rounds}: {side.name}, {kind.name}")
+                runs.append(measure("runtimes", side, kind, number, seconds))
     for side in sides:
-        check_echo(side)
+        side.check()
     say("")
     return runs
 
@@ -47,17 +47,17 @@ def table(runs: list[Run], names: tuple[str, ...]) -> str:
     lines = [
         f"{'connections':>11}  {'side':<8}{'requests/s':>11}{'x':>7}{'p50 ms':>9}{'worker us':>11}{'x':>7}{'all us':>9}"
     ]
-    for connections in CONNECTIONS:
-        of = {name: [run for run in runs if (run.side, run.connections) == (name, connections)] for name in names}
-        rates = {name: [run.figures.requests_per_s for run in of[name]] for name in names}
+    for kind in LOADS:
+        of = {name: [run for run in runs if (run.side, run.load) == (name, kind.name)] for name in names}
+        rates = {name: [run.per_s for run in of[name]] for name in names}
         workers = {name: [run.cpu_us_by_role["worker"] for run in of[name]] for name in names}
         for name in names:
             lines.append(
-                f"{connections:>11}  {name:<8}{statistics.median(rates[name]):>11.0f}"
+                f"{kind.connections:>11}  {name:<8}{statistics.median(rates[name]):>11.0f}"
                 f"{_ratio(rates[name], rates[names[0]]):>7.2f}"
-                f"{statistics.median(run.figures.p50_ms for run in of[name]):>9.2f}"
+                f"{statistics.median(run.p50_ms for run in of[name]):>9.2f}"
                 f"{statistics.median(workers[name]):>11.1f}{_ratio(workers[name], workers[names[0]]):>7.2f}"
-                f"{statistics.median(run.figures.cpu_us for run in of[name]):>9.0f}"
+                f"{statistics.median(run.cpu_us for run in of[name]):>9.0f}"
             )
     return "\n".join(lines)
 
@@ -82,9 +82,7 @@ def main() -> int:
     except (SideFailedError, LoadFailedError) as error:
         sys.stderr.write(f"runtimes: {error}\n")
         return 1
-    print(
-        f"HTTP echo of {len(BODY)} bytes as `init` writes it; medians of {rounds} rounds of {seconds} s, sides in turns"
-    )
+    print(f"HTTP echo of {SIZE} bytes as `init` writes it; medians of {rounds} rounds of {seconds} s, sides in turns")
     print(table(runs, names))
     return 0
 

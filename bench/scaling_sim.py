@@ -1,8 +1,8 @@
 """Play loads against DCF's scaler, Ray Serve's and OpenFaaS's, in virtual time.
 
 `python bench/scaling_sim.py [--trace NAME] [--short] [--write]` prints a table; nothing is started and no clock is
-read, so that a busy machine does no harm. `--write` makes `results.md` and `pictures/scaling-*.png` anew
-(`pip install matplotlib`). What it models, and how to read it: `results.md`.
+read, so that a busy machine does no harm. `--write` makes `scaling_results.md` and `pictures/scaling-*.png` anew
+(`pip install matplotlib`). What it models, and how to read it: `scaling_results.md`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trace", choices=MAKERS, action="append", help="this one alone; may be given again")
     parser.add_argument("--short", action="store_true", help="shorter traces, a few seconds in all")
-    parser.add_argument("--write", action="store_true", help="results.md and its pictures; all traces in full")
+    parser.add_argument("--write", action="store_true", help="scaling_results.md and its pictures; all traces in full")
     parser.add_argument("--service", type=float, default=DEFAULT.service_s, metavar="S", help="a call's length")
     parser.add_argument("--start", type=float, default=DEFAULT.start_s, metavar="S", help="a replica's start")
     parser.add_argument("--queue", type=int, default=DEFAULT.queue, help="calls that may wait")
@@ -50,7 +50,7 @@ def main() -> None:
     print(table(rows))
     if options.write:
         command = " ".join(["python", "bench/scaling_sim.py", *sys.argv[1:]])
-        (HERE / "results.md").write_text(page(rows, traces, model, AIM, command))
+        (HERE / "scaling_results.md").write_text(page(rows, traces, model, AIM, command))
 
 
 def one_trace(trace: Trace, model: Model, pictures: Path | None) -> list[Figures]:

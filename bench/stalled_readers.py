@@ -8,7 +8,6 @@ turns, medians. See README.md.
 from __future__ import annotations
 
 import argparse
-import os
 import socket
 import statistics
 import sys
@@ -19,8 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from cpu import cpu_s, descendants
-from loadgen import INSTALL_WRK, Load, LoadFailedError, choose
+from cpu import cpu_s, memory_mib
+from loadgen import Load, LoadFailedError, post
 from sides import Side, SideFailedError, open_dcf
 
 STALLED = 200
@@ -48,7 +47,6 @@ class Handler:
             yield b"x" * 4096
 """,
 }
-MIB = 1024 * 1024
 
 
 @contextmanager
@@ -80,28 +78,20 @@ def settle(side: Side) -> None:
             raise SideFailedError(f"streams that nobody reads kept {side.name} busy for {SETTLE_S:g} s")
 
 
-def resident_mib(side: Side) -> float:
-    """Of all processes of the side."""
-    page = os.sysconf("SC_PAGE_SIZE")
-    pids = descendants(side.pid)
-    return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * page for pid in pids) / MIB
-
-
 def measure(kind: str, *, rounds: int, seconds: int) -> int:
     """One kind of handler; prints its lines, returns the calls that failed."""
-    generator = choose()
     runs: dict[int, list[Load]] = {0: [], STALLED: []}
     with (
         tempfile.TemporaryDirectory(prefix="dcf-bench-") as folder,
         open_dcf(Path(folder), handler=HANDLERS[kind], config="    concurrency: 300\n") as side,
     ):
-        generator.run(side.url, CONNECTIONS, 1)
-        before, grown = resident_mib(side), 0.0
+        post(side.url, CONNECTIONS, 1)
+        before, grown = memory_mib(side.pid), 0.0
         for turn in range(rounds):
             for number in (0, STALLED) if turn % 2 else (STALLED, 0):
                 with stalled_readers(side, number):
-                    runs[number].append(generator.run(side.url, CONNECTIONS, seconds))
-                    grown = max(grown, resident_mib(side) - before)
+                    runs[number].append(post(side.url, CONNECTIONS, seconds))
+                    grown = max(grown, memory_mib(side.pid) - before)
     for number, loads in runs.items():
         p50, p99 = (statistics.median(getattr(load, name) for load in loads) / 1000 for name in ("p50_us", "p99_us"))
         rate = statistics.median(load.requests / load.duration_us * 1e6 for load in loads)
@@ -116,8 +106,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help="2 rounds of 2 s instead of 5 of 4 s")
     rounds, seconds = (2, 2) if parser.parse_args().short else (5, 4)
-    if not choose().is_wrk:
-        print(f"load: {choose().name}; for comparable figures: {INSTALL_WRK}", file=sys.stderr)
     bad = sum([measure(kind, rounds=rounds, seconds=seconds) for kind in HANDLERS])
     if bad:
         print(f"{bad} calls failed", file=sys.stderr)

@@ -114,7 +114,7 @@ def _seconds(seconds: float | None, jumps: bool) -> str:
 
 
 def page(rows: Sequence[Figures], traces: Sequence[Trace], model: Model, aim: float, command: str) -> str:
-    """`results.md`."""
+    """`scaling_results.md`."""
     pictures = "\n\n".join(f"![{trace.name}: {trace.says}](pictures/scaling-{trace.name}.png)" for trace in traces)
     said = "\n".join(f"| {trace.name} | {trace.says} | {trace.length_s / 60:g} |" for trace in traces)
     coming = "a Poisson process" if model.poisson else "an even row"

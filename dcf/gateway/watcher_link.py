@@ -32,6 +32,7 @@ from dcf.rpc.frames import (
     PIECE_BYTES,
     STREAM,
     iter_frames,
+    messages_of,
     pack_credit,
     pack_json,
     pack_open,
@@ -379,10 +380,10 @@ class WatcherLink:
         if stream is None or not self._greeted or not stream.is_writable:
             return  # until it is greeted, until it takes more, or for ever
         if self._out:
-            data = b"".join(self._out)
-            self._out.clear()
+            out, self._out = self._out, []
             self._unwritten.clear()
-            stream.send(data)
+            for parts, length in messages_of(out):
+                stream.send_parts(parts, length)
         if not self._calls and (self._draining or self.removed):
             stream.half_close()
 

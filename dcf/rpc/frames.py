@@ -66,6 +66,10 @@ FRAME_COST_BYTES = 64
 MAX_UPLOADS = 8
 """Calls of one gateway whose input may be on its way to a replica at once, beside those that run; or its capacity."""
 
+MESSAGE_BYTES = 512 * 1024
+"""A message of the stream between gateway and watcher holds whole frames of about this: a small answer waits for no
+more than one of them."""
+
 MAX_FRAME_BYTES = 8 * 1024 * 1024
 """More in one frame is a peer gone wrong, not a payload: it would be cut in pieces."""
 
@@ -156,20 +160,51 @@ def iter_frames(data: bytes) -> Iterator[Frame]:
     return iter(frames)
 
 
+def messages_of(out: list[bytes]) -> Iterator[tuple[list[bytes], int]]:
+    """Whole frames as messages of a stream: parts of each, and how long they are together.
+
+    Args:
+        out: frames, or a frame's header and after it its payload.
+    """
+    parts: list[bytes] = []
+    length = 0
+    for part in out:
+        parts.append(part)
+        length += len(part)
+        # A header ends no message; a frame without payload is no longer than one, and waits for the next.
+        if length >= MESSAGE_BYTES and len(part) > HEADER.size:
+            yield parts, length
+            parts, length = [], 0
+    if parts:
+        yield parts, length
+
+
 class FrameReader:
     """Collects what a socket delivers; hands out frames as they become whole."""
 
-    __slots__ = ("_buffer",)
+    __slots__ = ("_missing", "_parts")
 
     def __init__(self) -> None:
-        self._buffer = b""
+        self._parts: list[bytes] = []
+        self._missing = 0
+        """Bytes without which no frame is whole: until then parts are kept apart, for a large frame comes in many."""
 
     def feed(self, data: bytes) -> list[Frame]:
         """Frames that are whole now, in order. Raises ProtocolError at a frame over MAX_FRAME_BYTES."""
-        if self._buffer:
-            data = self._buffer + data
+        if self._parts:
+            self._parts.append(data)
+            self._missing -= len(data)
+            if self._missing > 0:
+                return []
+            data = b"".join(self._parts)
+            self._parts.clear()
         frames, position = _cut(data)
-        self._buffer = data[position:]
+        left = len(data) - position
+        if left:
+            self._parts.append(data[position:] if position else data)
+            self._missing = 1  # of a header
+            if left >= HEADER.size:
+                self._missing = HEADER.size + HEADER.unpack_from(data, position)[0] - left
         return frames
 
 

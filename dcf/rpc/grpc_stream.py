@@ -32,6 +32,8 @@ RENEW_BYTES = 2**30
 MAX_MESSAGE_BYTES = 256 * 1024 * 1024
 """More in one message is a peer gone wrong."""
 SIGNATURE_VALUE = 1
+JOINED_BYTES = 16 * 1024
+"""Parts of a message up to this are joined before they are written: one system call with little to copy."""
 _PREFIX = Struct("!BI")
 _FIELD = 0x0A
 """Tag of `Frames.data`: field 1, bytes."""
@@ -221,14 +223,22 @@ class GrpcStream(asyncio.Protocol):
 
     def send(self, data: bytes) -> None:
         """Send one message, as soon as the peer's windows allow."""
-        head = wrap(len(data))
-        size = len(head) + len(data)
+        self.send_parts([data], len(data))
+
+    def send_parts(self, parts: list[bytes], length: int) -> None:
+        """The same with a message in parts, of `length` bytes together, which large ones are not joined for."""
+        head = wrap(length)
+        size = len(head) + length
         if not self._blocked and size <= self._frame_size and size <= self._window and size <= self._stream_window:
             self._window -= size
             self._stream_window -= size
-            self._write(pack_frame(http2.DATA, 0, STREAM, head + data))
+            head = http2.pack_head(http2.DATA, 0, STREAM, size) + head
+            if length <= JOINED_BYTES:
+                self._write(b"".join((head, *parts)))
+            elif self._transport is not None and not self._transport.is_closing():
+                self._transport.writelines([head, *parts])
             return
-        self._blocked.append(head + data)
+        self._blocked.append(b"".join((head, *parts)))
         self._unblock()
 
     def _unblock(self) -> None:

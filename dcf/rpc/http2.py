@@ -62,10 +62,14 @@ class Http2Frame(NamedTuple):
     payload: bytes
 
 
+def pack_head(kind: int, flags: int, stream: int, size: int) -> bytes:
+    """What comes before a payload of `size` bytes."""
+    return _HEADER.pack(size >> 8, size & 0xFF, kind, flags, stream)
+
+
 def pack_frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     """One frame as bytes."""
-    size = len(payload)
-    return _HEADER.pack(size >> 8, size & 0xFF, kind, flags, stream) + payload
+    return pack_head(kind, flags, stream, len(payload)) + payload
 
 
 def pack_settings(values: Iterable[tuple[int, int]]) -> bytes:
@@ -127,15 +131,22 @@ def strip(frame: Http2Frame) -> bytes:
 class Http2Reader:
     """Collects what a connection delivers; hands out frames as they become whole."""
 
-    __slots__ = ("_buffer",)
+    __slots__ = ("_missing", "_parts")
 
     def __init__(self) -> None:
-        self._buffer = b""
+        self._parts: list[bytes] = []
+        self._missing = 0
+        """Bytes without which no frame is whole: until then parts are kept apart, for a large frame comes in many."""
 
     def feed(self, data: bytes) -> list[Http2Frame]:
-        """Frames that are whole now, in order. Raises ProtocolError at one that is longer than we allow."""
-        if self._buffer:
-            data = self._buffer + data
+        """Frames that are whole now, in order."""
+        if self._parts:
+            self._parts.append(data)
+            self._missing -= len(data)
+            if self._missing > 0:
+                return []
+            data = b"".join(self._parts)
+            self._parts.clear()
         frames: list[Http2Frame] = []
         position, end = 0, len(data)
         while end - position >= HEADER_BYTES:
@@ -143,8 +154,12 @@ class Http2Reader:
             start = position + HEADER_BYTES
             stop = start + (high << 8 | low)
             if stop > end:
+                self._missing = stop - end
                 break
             frames.append(Http2Frame(kind, flags, stream & LARGEST_WINDOW, data[start:stop]))
             position = stop
-        self._buffer = data[position:]
+        else:
+            self._missing = 1  # of a header
+        if position < end:
+            self._parts.append(data[position:])
         return frames

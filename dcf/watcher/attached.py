@@ -163,13 +163,13 @@ class AttachedStream:
     def _flush(self) -> None:
         self._scheduled = False
         if self.stream.is_writable:
-            for data in self._link.take():
-                self.stream.send(data)
+            for parts, length in self._link.take():
+                self.stream.send_parts(parts, length)
 
     def _on_half_closed(self) -> None:
         """The gateway leaves."""
-        for data in self._link.take():
-            self.stream.send(data)
+        for parts, length in self._link.take():
+            self.stream.send_parts(parts, length)
         self.stream.finish()
 
     def _on_ended(self, ended: object) -> None:

@@ -13,7 +13,7 @@ import grpc.aio
 
 from dcf.errors import NoReplicaError, OverloadedError, PayloadTooLargeError
 from dcf.rpc import frames
-from dcf.rpc.frames import HEADER, LAST, PIECE_BYTES, WINDOW_BYTES, Frame, pack_credit, pack_json
+from dcf.rpc.frames import HEADER, LAST, PIECE_BYTES, WINDOW_BYTES, Frame, messages_of, pack_credit, pack_json
 from dcf.rpc.status import from_wire, to_wire
 from dcf.rpc.v1_watcher_pb2 import CallReply, CallRequest, Frames
 from dcf.watcher.invocation import Invocation
@@ -21,8 +21,6 @@ from dcf.watcher.worker_pool import WorkerPool
 
 LOCAL_ID = b"local"
 """Invocation id of a call that came through no gateway."""
-MESSAGE_BYTES = 1024 * 1024
-"""A message of the stream holds whole frames of about this: a small answer waits for no more than one of them."""
 
 
 class GatewayLink:
@@ -49,7 +47,8 @@ class GatewayLink:
 
     def send(self, call_id: int, kind: int, payload: bytes, flags: int) -> None:
         """Queue one frame; all that wait travel together."""
-        self._out.append(HEADER.pack(len(payload), call_id, kind, flags) + payload)
+        self._out.append(HEADER.pack(len(payload), call_id, kind, flags))
+        self._out.append(payload)
         self._on_dirty()
 
     def send_state(self, state: dict[str, Any]) -> None:
@@ -57,13 +56,13 @@ class GatewayLink:
         self._state = pack_json(0, frames.STATE, state)
         self._on_dirty()
 
-    def take(self) -> Iterator[bytes]:
-        """What waits, as messages of the stream."""
+    def take(self) -> Iterator[tuple[list[bytes], int]]:
+        """What waits, as messages of the stream: parts, and how long they are together."""
         out, self._out = self._out, []
         if self._state:
             out.append(self._state)
             self._state = b""
-        return _messages(out) if out else iter(())
+        return messages_of(out)
 
     async def run_writer(self, context: grpc.aio.ServicerContext[Frames, Frames], dirty: asyncio.Event) -> None:
         """Write what waits by grpc.aio, until `close`."""
@@ -71,25 +70,8 @@ class GatewayLink:
             while not self.closed:
                 await dirty.wait()
                 dirty.clear()
-                for data in self.take():
-                    await context.write(Frames(data=data))
-
-
-def _messages(out: list[bytes]) -> Iterator[bytes]:
-    """Whole frames, joined to messages of about MESSAGE_BYTES."""
-    if sum(map(len, out)) <= MESSAGE_BYTES:
-        yield b"".join(out)
-        return
-    part: list[bytes] = []
-    size = 0
-    for frame in out:
-        part.append(frame)
-        size += len(frame)
-        if size >= MESSAGE_BYTES:
-            yield b"".join(part)
-            part, size = [], 0
-    if part:
-        yield b"".join(part)
+                for parts, _ in self.take():
+                    await context.write(Frames(data=b"".join(parts)))
 
 
 class UnaryCall:
