@@ -1,8 +1,8 @@
 """Answer plain calls over HTTP, connection by connection, without a task and without a web framework.
 
 In:   the bytes of one connection. Out: answers, whole or as they come.
-A plain call is a POST, GET, ... of HTTP/1.1 to /function/<name> whose body has a length and fits one window. At
-the first request that is anything else the connection is aiohttp's, for good: it has all the rest of HTTP.
+A plain call is a POST, GET, ... of HTTP/1.1 to /function/<name> whose body has a length. At the first request that
+is anything else the connection is aiohttp's, for good: it has all the rest of HTTP.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import NoReturn, cast
 from dcf.errors import InternalError, InvocationError
 from dcf.gateway.call import PendingCall
 from dcf.gateway.http_head import MAX_PLAIN_BYTES, PlainHead, PlainHeads
+from dcf.gateway.http_upload import Upload
 from dcf.gateway.http_wire import (
     CHUNKED_END,
     WRITE_BUFFER_BYTES,
@@ -89,6 +90,8 @@ class HttpFront(asyncio.Protocol):
         """What came and is no part of the request that is answered now."""
         self._head: PlainHead | None = None
         """Of a request whose body is still coming."""
+        self._upload: Upload | None = None
+        """The rest of a large body, whose call has begun."""
         self._parts: list[bytes] = []
         self._missing = 0
         self._call: PendingCall | None = None
@@ -98,6 +101,8 @@ class HttpFront(asyncio.Protocol):
         """Its answer is the last of the connection."""
         self._task = ""
         """That sends a stream."""
+        self._input = ""
+        """The task that passes a large body on."""
         self._writable = asyncio.Event()
         self._writable.set()
         self._idle_since = self._loop.time()
@@ -111,7 +116,9 @@ class HttpFront(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Any bytes of the client."""
-        if self._busy:
+        if self._upload is not None and self._upload.missing:
+            self._unread += self._upload.feed(data)
+        elif self._busy:
             self._unread += data
             if len(self._unread) > AHEAD_BYTES and self._transport is not None:
                 self._transport.pause_reading()
@@ -134,13 +141,13 @@ class HttpFront(asyncio.Protocol):
         if head is None or entry is None or head.length > entry.spec.max_payload_bytes:
             self._hand_over()
             return
-        whole = end + head.length
+        whole = end + head.first
         if len(data) >= whole:
             self._unread = data[whole:]
             self._begin(entry, head, data[end:whole])
-            return
-        self._head, self._parts, self._missing = head, [data[end:]], whole - len(data)
-        self._unread = data[:end]
+        else:
+            self._head, self._parts, self._missing = head, [data[end:]], whole - len(data)
+            self._unread = data[:end]
 
     def _on_body(self, data: bytes) -> None:
         head = self._head
@@ -148,6 +155,7 @@ class HttpFront(asyncio.Protocol):
         if len(data) < self._missing:
             self._parts.append(data)
             self._missing -= len(data)
+            self._idle_since = self._loop.time()  # a slow client is not an idle one
             return
         self._parts.append(data[: self._missing])
         body, rest, raw_head = b"".join(self._parts), data[self._missing :], self._unread
@@ -175,7 +183,19 @@ class HttpFront(asyncio.Protocol):
 
     # -- a call ----------------------------------------------------------------
 
+    def _pause(self) -> None:
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def _resume(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
     def _begin(self, entry: FunctionEntry, head: PlainHead, body: bytes) -> None:
+        """Begin a call with its body, or with the first of a large one: the rest follows as the replica takes it."""
+        if head.length > head.first:
+            self._upload = Upload(head.length - head.first, self._pause, self._resume)
+            self._unread = self._upload.feed(self._unread)
         self._busy, self._closes = True, head.close or self._fronts.stopping.is_set()
         try:
             self._call = self._fronts.invoker.begin(
@@ -183,9 +203,13 @@ class HttpFront(asyncio.Protocol):
                 body,
                 encoded=head.metadata,
                 then=self._on_answer,
+                rest=self._upload,
                 invocation_id=head.call_id,
                 timeout_s=head.timeout_s,
             )
+            if self._upload is not None:
+                self._input = f"http-input-{id(self)}"
+                self._fronts.tasks.start(self._input, self._call.send_rest())
         except InvocationError as error:
             self._write(error_answer(error, close=self._closes))
         except Exception:
@@ -222,6 +246,11 @@ class HttpFront(asyncio.Protocol):
         """The answer is written; what the client has sent ahead comes next."""
         self._call, self._busy, self._task = None, False, ""
         transport = self._transport
+        if self._upload is not None:
+            self._fronts.tasks.cancel(self._input)
+            # An answer before the end of the body is a refusal, and the rest is nobody's.
+            self._closes = self._closes or bool(self._upload.missing)
+            self._upload, self._input = None, ""
         if transport is None:
             return
         self._idle_since = self._loop.time()
@@ -299,6 +328,8 @@ class HttpFront(asyncio.Protocol):
         self._fronts.connections.discard(self)
         self._unread, self._parts = b"", []
         self._writable.set()
+        if self._input:
+            self._fronts.tasks.cancel(self._input)
         if self._task:
             self._fronts.tasks.cancel(self._task)
         elif self._call is not None:

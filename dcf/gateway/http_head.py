@@ -18,7 +18,7 @@ from multidict import CIMultiDict
 
 from dcf.domain.quantity import parse_duration
 from dcf.errors import InvalidInputError
-from dcf.rpc.frames import WINDOW_BYTES
+from dcf.rpc.frames import PIECE_BYTES, WINDOW_BYTES
 
 FUNCTION = "/function/"
 MAX_CALL_ID = 128
@@ -81,6 +81,11 @@ class PlainHead:
     close: bool
     """It is the connection's last request."""
 
+    @property
+    def first(self) -> int:
+        """Bytes of the body that are here before the call begins: all, or of a large one what may be sent at once."""
+        return self.length if self.length <= WINDOW_BYTES else WINDOW_BYTES - PIECE_BYTES
+
 
 class PlainHeads:
     """Heads as bytes. Touched only by the event loop of the gateway."""
@@ -134,7 +139,7 @@ class _Parser:
             and target.isascii()
         )
         length = headers.get("Content-Length", "0")
-        if not plain or not length.isdecimal() or int(length) > WINDOW_BYTES:
+        if not plain or not length.isdecimal():
             return None
         try:
             head = _read(method, target.decode(), headers, int(length))
