@@ -118,7 +118,7 @@ class HttpFront(asyncio.Protocol):
         """Any bytes of the client."""
         if self._upload is not None and self._upload.missing:
             self._unread += self._upload.feed(data)
-        elif self._busy:
+        elif self._busy or not self._writable.is_set():
             self._unread += data
             if len(self._unread) > AHEAD_BYTES and self._transport is not None:
                 self._transport.pause_reading()
@@ -211,15 +211,21 @@ class HttpFront(asyncio.Protocol):
                 self._input = f"http-input-{id(self)}"
                 self._fronts.tasks.start(self._input, self._call.send_rest())
         except InvocationError as error:
-            self._write(error_answer(error, close=self._closes))
+            self._write(error_answer(error, close=self._is_last()))
         except Exception:
             self._on_bug()
+
+    def _is_last(self) -> bool:
+        """Whether the connection ends with this answer: one before the end of a large body leaves its rest unread."""
+        self._closes = (
+            self._closes or self._fronts.stopping.is_set() or (self._upload is not None and self._upload.missing > 0)
+        )
+        return self._closes
 
     def _on_answer(self, call: PendingCall) -> None:
         """Called by whoever has it: the replica's link, mostly."""
         try:
-            answer = call.answer
-            self._closes = close = self._closes or self._fronts.stopping.is_set()
+            answer, close = call.answer, self._is_last()
             if isinstance(answer, Reply):
                 self._write(whole_answer(answer, self._loop.time() - call.came_at, close=close))
             elif answer is not None:
@@ -248,8 +254,6 @@ class HttpFront(asyncio.Protocol):
         transport = self._transport
         if self._upload is not None:
             self._fronts.tasks.cancel(self._input)
-            # An answer before the end of the body is a refusal, and the rest is nobody's.
-            self._closes = self._closes or bool(self._upload.missing)
             self._upload, self._input = None, ""
         if transport is None:
             return
@@ -261,8 +265,8 @@ class HttpFront(asyncio.Protocol):
             self._loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
-        if self._busy or self._transport is None or self._transport.is_closing():
-            return
+        if self._busy or not self._writable.is_set() or self._transport is None or self._transport.is_closing():
+            return  # who reads no answers gets no more of them
         data, self._unread = self._unread, b""
         if not self._transport.is_reading():
             self._transport.resume_reading()
@@ -310,6 +314,8 @@ class HttpFront(asyncio.Protocol):
     def resume_writing(self) -> None:
         """It has caught up."""
         self._writable.set()
+        if self._unread and not self._busy:
+            self._loop.call_soon(self._go_on)
 
     # -- the end ----------------------------------------------------------------------
 
@@ -332,7 +338,8 @@ class HttpFront(asyncio.Protocol):
             self._fronts.tasks.cancel(self._input)
         if self._task:
             self._fronts.tasks.cancel(self._task)
-        elif self._call is not None:
+        if self._call is not None:
+            # Of a stream too: a task that is cancelled before its first step closes nothing.
             self._fronts.invoker.abandon(self._call)
 
 

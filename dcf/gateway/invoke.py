@@ -186,6 +186,9 @@ class Invoker:
             call.settled, call.error = True, error
             self._end(call, self._place(error, call))
             raise
+        except BaseException:
+            self.in_flight -= 1
+            raise
         call.on_settled = self._on_settled
         call.timer = call.loop.call_at(call.deadline, _expire, call, limit_s)
         return call

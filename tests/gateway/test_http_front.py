@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.client import HTTPResponse
 
@@ -137,6 +139,39 @@ def test_what_is_sent_far_ahead_is_left_with_the_client(echo: Gateway) -> None:
         client.send(*(post(body) for _ in range(3)))
 
         assert [client.answer()[1] == body for _ in range(3)] == [True] * 3
+
+
+def test_a_client_that_reads_no_answers_gets_no_more_of_them(echo: Gateway) -> None:
+    """Or the gateway would hold them all: 60 MB here, where the sockets hold some."""
+    request, number = post(bytes(200_000)), 300
+
+    def counted() -> int:
+        return int(echo.view("echo")["invocationCount"])
+
+    before = counted()
+    with connected(echo) as client, ThreadPoolExecutor(1) as pool:
+        client.sock.settimeout(60)
+        sending = pool.submit(client.sock.sendall, request * number)
+        seen = [-1, 0]
+        while seen[-1] != seen[-2]:  # counts are published once a second
+            time.sleep(1.5)
+            seen.append(counted() - before)
+        assert 0 < seen[-1] < number / 2
+
+        assert sum(client.answer()[1] == bytes(200_000) for _ in range(number)) == number
+        sending.result()
+
+
+def test_a_large_body_that_is_refused_ends_its_connection(echo: Gateway) -> None:
+    with connected(echo) as client:
+        head = post(b"", "/function/echo/wait", "X-Timeout: 300ms").replace(
+            b"Content-Length: 0", b"Content-Length: 3000000"
+        )
+        client.send(head + bytes(1_000_000))  # the rest never comes
+
+        status, _, answer = client.answer()
+        assert (status, answer.headers["Connection"]) == (504, "close")
+        assert client.closed()
 
 
 def test_a_request_may_come_byte_by_byte(echo: Gateway) -> None:
