@@ -9,6 +9,7 @@ runs, would cost a small call more than all else here.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
@@ -93,10 +94,10 @@ class PendingCall:
         return self.deadline - self.loop.time()
 
     def deadline_ms(self) -> int:
-        """As it travels; 0 for none."""
+        """As it travels; 0 for none. Rounded up: a handler that returns at it must not be in time by chance."""
         if self.bidirectional:
             return 0
-        return max(MIN_DEADLINE_MS, min(int(self.remaining_s() * 1000), 0xFFFF_FFFF))
+        return max(MIN_DEADLINE_MS, min(math.ceil(self.remaining_s() * 1000), 0xFFFF_FFFF))
 
     # -- the answer, from the link -------------------------------------------
 

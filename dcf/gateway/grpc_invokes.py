@@ -77,10 +77,17 @@ class _Exchange:
 
     async def _take(self, request: InvokeServiceRequest) -> None:
         message = _Message(len(request.Input))
-        self._line.append(message)
-        self._held_bytes += message.input_bytes
         try:
             entry = await self._invoker.entry(request.Service)
+        except InvocationError as error:
+            message.outcome = error
+        # Only now: the reader may be stopped while it waits for the store, and this message is not taken then.
+        self._line.append(message)
+        self._held_bytes += message.input_bytes
+        if message.outcome is not None:
+            self._set(message, message.outcome)
+            return
+        try:
             message.call = self._invoker.begin(
                 entry,
                 request.Input,
@@ -111,6 +118,9 @@ class _Exchange:
                 self._set(message, (await stream.join(call.entry.spec.max_payload_bytes)).body)
         except InvocationError as error:
             self._set(message, error)
+        except Exception:
+            log.exception("a message of a stream failed on a bug of DCF", extra={"function": call.entry.spec.name})
+            self._set(message, InternalError("the gateway failed on this message; its log says why"))
 
     def _set(self, message: _Message, outcome: bytes | InvocationError | None) -> None:
         message.outcome = outcome

@@ -2,7 +2,7 @@
 
 In:   a request to /function/<name> and its head.
 Out:  the handler's answer. A stream's chunks go out as they come: chunked, or
-      as Server-Sent Events where the client accepts them (http_events.py).
+      as Server-Sent Events where the client accepts them.
 A large input is passed on in pieces, as fast as the replica takes it.
 """
 
@@ -19,7 +19,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from dcf.errors import ClientGoneError, InvalidInputError, InvocationError, PayloadTooLargeError, UnauthenticatedError
 from dcf.gateway.http_head import CallHead
-from dcf.gateway.http_wire import NOT_THEIRS, WRITE_BUFFER_BYTES
+from dcf.gateway.http_wire import WRITE_BUFFER_BYTES, their_headers
 from dcf.gateway.invoke import Invoker, located
 from dcf.gateway.reply import Reply, ReplyStream, content_of
 from dcf.rpc import frames
@@ -52,9 +52,7 @@ async def serve_call(invoker: Invoker, request: web.BaseRequest, head: CallHead)
         "X-Call-Id": answer.invocation_id,
         "X-Duration-Seconds": f"{loop.time() - began:.6f}",
     }
-    for key, value in answer.metadata.items():
-        if key.lower() not in NOT_THEIRS:
-            headers[key] = value.replace("\r", " ").replace("\n", " ")
+    headers.update(their_headers(answer.metadata))
     if isinstance(answer, Reply) and not head.events:
         return web.Response(body=answer.body, headers=headers)
     if request.method == "HEAD":

@@ -68,7 +68,7 @@ class HttpFronts:
     def busy(self) -> bool:
         """Whether any of them is being answered."""
         now = asyncio.get_running_loop().time()
-        return any(not front.idle_s(now) for front in self.connections)
+        return any(not front.idle_s(now) or front.is_receiving for front in self.connections)
 
     async def run_sweep(self) -> NoReturn:
         """Close what nobody uses."""
@@ -101,6 +101,8 @@ class HttpFront(asyncio.Protocol):
         """Its answer is the last of the connection."""
         self._task = ""
         """That sends a stream."""
+        self._lingers_for = 0
+        """Bytes of a body that nobody wants, which the client still sends before it looks at its answer."""
         self._input = ""
         """The task that passes a large body on."""
         self._writable = asyncio.Event()
@@ -116,7 +118,11 @@ class HttpFront(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Any bytes of the client."""
-        if self._upload is not None and self._upload.missing:
+        if self._lingers_for:
+            self._lingers_for -= len(data)
+            if self._lingers_for <= 0:
+                self.close()
+        elif self._upload is not None and self._upload.missing:
             self._unread += self._upload.feed(data)
         elif self._busy or not self._writable.is_set():
             self._unread += data
@@ -254,11 +260,15 @@ class HttpFront(asyncio.Protocol):
         transport = self._transport
         if self._upload is not None:
             self._fronts.tasks.cancel(self._input)
-            self._upload, self._input = None, ""
+            self._lingers_for, self._upload, self._input = self._upload.missing, None, ""
         if transport is None:
             return
         self._idle_since = self._loop.time()
-        if self._closes:
+        if self._lingers_for:
+            # Closed at once, what it sends would reset the connection, and the answer with it.
+            self._resume()
+            self._loop.call_later(CLOSE_S, self.close)
+        elif self._closes:
             transport.close()
         elif self._unread:
             # Not here: we are in the middle of the link's message, whose slot is not free yet.
@@ -304,6 +314,12 @@ class HttpFront(asyncio.Protocol):
                 self.close()
             else:
                 self._write(error_answer(error, close=close))
+        except Exception:
+            if began:
+                log.exception("a request failed")
+                self.close()
+            else:
+                self._on_bug()
         finally:
             answer.close()
 
@@ -322,6 +338,11 @@ class HttpFront(asyncio.Protocol):
     def idle_s(self, now: float) -> float:
         """Seconds since its last answer; 0 while one is being made."""
         return 0.0 if self._busy else now - self._idle_since
+
+    @property
+    def is_receiving(self) -> bool:
+        """A request has begun to come, or waits for its turn."""
+        return self._head is not None or (bool(self._unread) and not self._writable.is_set())
 
     def close(self) -> None:
         """End the connection; what is written still leaves."""

@@ -23,7 +23,7 @@ from dcf.rpc.frames import PIECE_BYTES, WINDOW_BYTES
 FUNCTION = "/function/"
 MAX_CALL_ID = 128
 MAX_HEADS = 512
-"""Kept at most; then all are forgotten. A head is 8 KiB at the most, so 4 MiB."""
+"""Kept at most; then all are forgotten. A head is 8 KiB at the most, and its JSON beside it little more: some MiB."""
 MAX_PLAIN_BYTES = 8 * 1024
 """A longer head is aiohttp's to read, or to refuse."""
 _OTHER_METHODS = frozenset({"HEAD", "CONNECT"})
@@ -122,7 +122,9 @@ class _Parser:
         self._target += data
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.add(name.decode("utf-8", "surrogateescape"), value.decode("utf-8", "surrogateescape"))
+        self._headers.add(
+            name.decode("utf-8", "surrogateescape"), value.strip(b" \t").decode("utf-8", "surrogateescape")
+        )
 
     def read(self, data: bytes) -> PlainHead | None:
         parser = httptools.HttpRequestParser(self)
@@ -131,8 +133,10 @@ class _Parser:
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             return None
         method, headers, target = parser.get_method().decode(), self._headers, self._target
+        connection = {token.strip().lower() for one in headers.getall("Connection", ()) for token in one.split(",")}
         plain = (
-            parser.get_http_version() == "1.1"
+            "Host" in headers
+            and parser.get_http_version() == "1.1"
             and method not in _OTHER_METHODS
             and not _OTHER_HEADERS & {name.lower() for name in headers}
             and target.startswith(FUNCTION.encode())
@@ -147,8 +151,7 @@ class _Parser:
             return None
         if head.events:
             return None
-        close = "close" in headers.get("Connection", "").lower()
-        return PlainHead(head.function, head.metadata, head.call_id, head.timeout_s, int(length), close)
+        return PlainHead(head.function, head.metadata, head.call_id, head.timeout_s, int(length), "close" in connection)
 
 
 def _read(method: str, target: str, headers: Mapping[str, str], length: int | None) -> CallHead:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import time
+from collections.abc import Iterator
 from email.utils import formatdate
 
 from dcf import __version__
@@ -14,10 +16,11 @@ from dcf.rpc.status import status_of, to_json
 NOT_THEIRS = frozenset(
     {
         "connection", "content-length", "content-type", "date", "keep-alive", "server", "te", "trailer",
-        "transfer-encoding", "upgrade",
+        "transfer-encoding", "upgrade", "x-call-id", "x-duration-seconds",
     }
 )  # fmt: skip
 """A handler's own headers that would break the message; content_type is a field of its reply."""
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 CHUNKED_END = b"0\r\n\r\n"
 WRITE_BUFFER_BYTES = 16 * 1024
 """A reader that stalls holds this much here, beside its window: less than the default, for there may be many."""
@@ -98,16 +101,19 @@ def error_answer(error: InvocationError, *, close: bool) -> bytes:
     return "\r\n".join(lines).encode() + body
 
 
+def their_headers(metadata: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """Those of a handler's own headers that break nothing: a name that is none, or one of ours, is left out."""
+    for name, value in metadata.items():
+        if _NAME.fullmatch(name) and name.lower() not in NOT_THEIRS:
+            yield name, value.replace("\r", " ").replace("\n", " ")
+
+
 def _more(metadata: dict[str, str], close: bool) -> bytes:
     """A handler's own headers."""
-    lines = [
-        _text(name) + b": " + _text(value) + b"\r\n"
-        for name, value in metadata.items()
-        if name.lower() not in NOT_THEIRS
-    ]
+    lines = [_text(name) + b": " + _text(value) + b"\r\n" for name, value in their_headers(metadata)]
     return b"".join(lines) + (_CLOSE if close else b"")
 
 
 def _text(value: str) -> bytes:
-    """A line end in it would be the next header."""
-    return value.replace("\r", " ").replace("\n", " ").encode()
+    """A line end in it would be the next header. What a client sent that was no UTF-8 goes back as it was."""
+    return value.replace("\r", " ").replace("\n", " ").encode("utf-8", "surrogateescape")

@@ -204,6 +204,10 @@ class Invoker:
 
     def _on_settled(self, call: PendingCall) -> None:
         answer = call.answer
+        if isinstance(answer, Reply) and call.loop.time() >= call.deadline:
+            # Its timer is due, and only a fraction of a millisecond late.
+            limit_s = call.deadline - call.came_at
+            call.answer, call.error = None, DeadlineError(f"no answer within {round(limit_s, 2):g} s")
         if isinstance(answer, ReplyStream):
             self.in_flight += 1  # until its reader closes it
             self._hand_on(answer, call.entry)

@@ -1,7 +1,7 @@
 """Serve HTTP and gRPC on one port.
 
 A gRPC connection begins with the HTTP/2 preface; it is piped to the gRPC
-server's Unix socket. Any other is handed to aiohttp's own protocol, which
+server's Unix socket. Any other is handed to the protocol of HTTP, which
 then owns the transport: HTTP pays nothing for it.
 """
 

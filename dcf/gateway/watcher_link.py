@@ -1,7 +1,7 @@
 """Keep one stream to each replica; put calls on it and take answers off it.
 
 In:   endpoints of the functions (through Router.on_endpoints), calls.
-Out:  answers in the calls' futures; calls that were not started go back to
+Out:  answers, by the calls' own callbacks; calls that were not started go back to
       their function's queue; calls that may have run fail with
       ReplicaLostError. It never decides which replica: router.py does.
 """
@@ -62,8 +62,8 @@ DIAL_S = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Waits between dials: a replica that starts is reached at once, one that is gone costs little."""
 GATHER_FROM = 8
 GATHER_TURNS = 2
-"""A message costs gRPC as much as ten calls do. With GATHER_FROM calls there, most of them at the replica, it is busy
-anyway: what waits is sent so many turns of the loop later, with what came in them. A few calls never wait."""
+"""A message costs more than a call in it, at both ends. With GATHER_FROM calls there, most of them at the replica, it
+is busy anyway: what waits is sent so many turns of the loop later, with what came in them. A few calls never wait."""
 COUNTED = frozenset({"handler_error", "invalid_input"})
 """Errors that are the function's own answer."""
 Counted = Callable[[FunctionEntry, float, int], None]
@@ -262,7 +262,7 @@ class WatcherLink:
                 self.entry.dispatch()
 
     def _leave_if_done(self) -> None:
-        """Wake the writer to close our half once nothing of ours is in a replica that goes."""
+        """Close our half once nothing of ours is in a replica that goes."""
         if not self._calls and (self._draining or self.removed):
             self._mark()
 
@@ -299,10 +299,10 @@ class WatcherLink:
                 if end.code not in _GOES:
                     extra = {"replica": self.endpoint.replica, "error": end.details}
                     log.warning("a replica refused the stream", extra=extra)
-            except OSError:
-                failures += 1
-            except TimeoutError:
+            except TimeoutError:  # also an OSError
                 log.warning("a replica is lost", extra={"replica": self.endpoint.replica, "silent_s": LOST_S})
+                failures += 1
+            except OSError:
                 failures += 1
             except ProtocolError as error:
                 log.error("a replica broke the protocol", extra={"replica": self.endpoint.replica, "error": str(error)})
@@ -330,6 +330,7 @@ class WatcherLink:
         async with asyncio.timeout(CONNECT_S):
             stream = await open_client_stream(self.endpoint.address, _ATTACH, _USER_AGENT, self._on_stream_message)
         mesh = self._mesh = MeshCalls(self, self._invoke, self._tasks)
+        self.heard_at = time.monotonic()  # of this stream: its first message has as long as any other
         self._stream, stream.on_writable = stream, self._mark
         stream.send(pack_json(0, frames.HELLO, {"protocol": frames.PROTOCOL, "version": __version__}))
         try:
@@ -354,6 +355,7 @@ class WatcherLink:
                 if json.loads(hello.payload).get("protocol") != frames.PROTOCOL:
                     raise ProtocolError(f"it speaks protocol {json.loads(hello.payload).get('protocol')}")
                 self._greeted = True
+                self._mark()  # the endpoint may have gone meanwhile
             self._on_message(data)
         except ProtocolError as error:
             self._broken = error
@@ -377,7 +379,7 @@ class WatcherLink:
             return
         self._turns, self._due = 0, False
         stream = self._stream
-        if stream is None or not self._greeted or not stream.is_writable:
+        if stream is None or stream.ended.done() or not self._greeted or not stream.is_writable:
             return  # until it is greeted, until it takes more, or for ever
         if self._out:
             out, self._out = self._out, []

@@ -32,6 +32,8 @@ RENEW_BYTES = 2**30
 MAX_MESSAGE_BYTES = 256 * 1024 * 1024
 """More in one message is a peer gone wrong."""
 SIGNATURE_VALUE = 1
+CLOSE_S = 2.0
+"""For a peer to take what was written last; one that is frozen never will."""
 JOINED_BYTES = 16 * 1024
 """Parts of a message up to this are joined before they are written: one system call with little to copy."""
 _PREFIX = Struct("!BI")
@@ -73,7 +75,7 @@ class GrpcStream(asyncio.Protocol):
         self._frame_size = http2.DEFAULT_FRAME_SIZE
         self._blocked: deque[bytes] = deque()
         """Waits for the peer's window."""
-        self._half_closes = False
+        self._half_closes = self._is_half_closed = False
         self._is_full = False
         """The connection holds more than it should."""
         self.is_writable = True
@@ -138,9 +140,10 @@ class GrpcStream(asyncio.Protocol):
         self.close()
 
     def close(self) -> None:
-        """Let go of the connection; what is written still leaves."""
-        if self._transport is not None:
+        """Let go of the connection; what is written still leaves, within CLOSE_S."""
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.close()
+            asyncio.get_running_loop().call_later(CLOSE_S, self._transport.abort)
 
     # -- frames in ------------------------------------------------------------
 
@@ -215,6 +218,8 @@ class GrpcStream(asyncio.Protocol):
                 break
             position = start + size
             self._on_message(unwrap(data[start:position]))
+            if self.ended.done():
+                return
         self._unread = data[position:]
         if frame.flags & http2.END_STREAM:
             self.on_half_closed()
@@ -266,8 +271,9 @@ class GrpcStream(asyncio.Protocol):
 
     def half_close(self) -> None:
         """Say that no more comes, after what is still to be sent."""
-        self._half_closes = True
-        self._unblock()
+        if not self._is_half_closed:
+            self._is_half_closed = self._half_closes = True
+            self._unblock()
 
     def _write(self, data: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():
@@ -303,7 +309,7 @@ class ClientStream(GrpcStream):
         """The answer's head, or its trailers."""
         status = headers.get(b":status", b"200")
         if status != b"200":
-            self.fail(grpc.StatusCode.UNAVAILABLE, f"the peer speaks no gRPC: HTTP status {status.decode()}")
+            self.fail(grpc.StatusCode.UNKNOWN, f"the peer speaks no gRPC: HTTP status {status.decode()}")
         elif last or b"grpc-status" in headers:
             code = _CODES.get(int(headers.get(b"grpc-status", b"2")), grpc.StatusCode.UNKNOWN)
             self._end(code, unquote(headers.get(b"grpc-message", b"").decode(errors="replace")))
@@ -326,7 +332,7 @@ class ServerStream(GrpcStream):
             self.on_half_closed()
 
     def finish(self, code: grpc.StatusCode = grpc.StatusCode.OK, details: str = "") -> None:
-        """End it with a status, after what was sent; the client closes the connection."""
+        """End it with a status, after what the windows have let go."""
         if self.ended.done():
             return
         trailers = [(b"grpc-status", str(code.value[0]).encode())]

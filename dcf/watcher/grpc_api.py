@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
 import grpc
@@ -113,6 +114,9 @@ class WatcherService:
 @asynccontextmanager
 async def open_grpc_api(service: WatcherService, address: str) -> AsyncIterator[None]:
     """Serve at a Unix socket, which the listener passes connections on to."""
+    if address.startswith("unix:"):
+        # A socket file of a killed predecessor would be in the way.
+        Path(address.removeprefix("unix:")).unlink(missing_ok=True)
     server = grpc.aio.server(options=OPTIONS)
     server.add_generic_rpc_handlers((generic_handler(SERVICE, service),))
     server.add_insecure_port(address)
@@ -121,3 +125,5 @@ async def open_grpc_api(service: WatcherService, address: str) -> AsyncIterator[
         yield
     finally:
         await server.stop(grace=0.5)
+        if address.startswith("unix:"):
+            Path(address.removeprefix("unix:")).unlink(missing_ok=True)

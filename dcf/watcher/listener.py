@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import secrets
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -30,10 +32,10 @@ BACKLOG = 128
 class Listener:
     """Touched only by the event loop of the watcher."""
 
-    def __init__(self, make_stream: Callable[[], asyncio.Protocol], grpc_name: str, tasks: TaskSet) -> None:
-        """`grpc_name`: of the gRPC server's Unix socket."""
+    def __init__(self, make_stream: Callable[[], asyncio.Protocol], inner: str, tasks: TaskSet) -> None:
+        """`inner`: address of the gRPC server's Unix socket."""
         self.make_stream = make_stream
-        self._grpc_name = grpc_name
+        self._grpc_name = inner.replace("unix-abstract:", "\0").removeprefix("unix:")
         self._tasks = tasks
         self._count = 0
 
@@ -49,6 +51,16 @@ class Listener:
             log.warning("a gRPC connection could not be passed on", extra={"error": str(error)})
             assert front.transport
             front.transport.abort()
+
+
+def inner_socket(listen: str) -> str:
+    """Where the gRPC server listens: where only those get to who get to `listen`.
+
+    Beside a Unix socket, whose folder may be closed to others; else abstract, in this container's own network.
+    """
+    if listen.startswith("unix:"):
+        return f"{listen}.g"
+    return f"unix-abstract:dcf-watcher-{os.getpid()}-{secrets.token_hex(8)}"
 
 
 class _FirstBytes(asyncio.Protocol):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import secrets
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -27,7 +26,7 @@ from dcf.watcher.batcher import Batcher
 from dcf.watcher.devices import reserve_gpus
 from dcf.watcher.function_log import FunctionLog
 from dcf.watcher.grpc_api import WatcherService, open_grpc_api
-from dcf.watcher.listener import Listener, open_listener
+from dcf.watcher.listener import Listener, inner_socket, open_listener
 from dcf.watcher.low_descriptors import LowDescriptors
 from dcf.watcher.orphans import run_orphans
 from dcf.watcher.settings import WatcherSettings
@@ -57,10 +56,10 @@ async def serve(settings: WatcherSettings, low: LowDescriptors) -> int:
             keeper = WorkerKeeper(settings, pool, function_log, low, tasks)
             gateways = Gateways(pool, settings.replica, tasks)
             service = WatcherService(settings, pool, function_log, gateways)
-            grpc_name = f"dcf-watcher-{os.getpid()}-{secrets.token_hex(8)}"
+            inner = inner_socket(settings.listen)
             async with (
-                open_grpc_api(service, f"unix-abstract:{grpc_name}"),
-                open_listener(Listener(gateways.make_stream, f"\0{grpc_name}", tasks), settings.listen),
+                open_listener(Listener(gateways.make_stream, inner, tasks), settings.listen),
+                open_grpc_api(service, inner),
                 running(
                     heartbeat=service.run_heartbeat(),
                     sweep=keeper.run_sweep(),

@@ -36,6 +36,7 @@ class Handler:
         if path == "/headers":
             return dcf.Reply("x", metadata={"X-Own": "a\\r\\nX-Forged: 1", "Connection": "close", "Server": "mine"})
         if path == "/wait":
+            print("begins", req.text)
             while not req.cancelled:
                 time.sleep(0.01)
             print("nobody waits for", req.text)
@@ -322,7 +323,7 @@ def test_a_client_that_goes_has_its_call_cancelled(echo: Gateway) -> None:
     for number in range(3):
         with connected(echo) as client:
             client.send(post(b"gone %d" % number, "/function/echo/wait"))
-            wait_until(lambda: echo.view("echo")["load"]["inFlight"] > 0, what="the call to run")
+            wait_until(lambda line=f"begins gone {number}": line in log_of(echo), what="the call to run")
     for number in range(3):
         line = f"nobody waits for gone {number}"
         wait_until(lambda line=line: line in log_of(echo), what=line)
@@ -339,8 +340,8 @@ async def test_a_gateway_that_stops_answers_what_runs_and_closes_what_is_idle(cl
     with connected(stopping) as idle, connected(stopping) as busy:
         idle.send(post(b"before"))
         assert idle.answer()[:2] == (200, b"before")
-        busy.send(post(b"", "/function/echo/wait", "X-Timeout: 1s"))
-        wait_until(lambda: stopping.view("echo")["load"]["inFlight"] > 0, what="the call to run")
+        busy.send(post(b"at the stop", "/function/echo/wait", "X-Timeout: 4s"))
+        wait_until(lambda: "begins at the stop" in log_of(echo), what="the call to run")
 
         stopping.process.terminate()
 
