@@ -106,6 +106,7 @@ class PendingCall:
         if self.settled:
             return
         self.settled = True
+        self.body = b""  # a stream and its call hold each other, and this, until the collector comes by
         self.answer, self.error = answer, error
         if self.on_settled is not None:
             self.on_settled(self)

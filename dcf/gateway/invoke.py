@@ -198,6 +198,7 @@ class Invoker:
         if not call.settled:
             call.settled = True
             self._give_up(call)
+            call.body = b""
             self._end(call, GONE)
         elif isinstance(call.answer, ReplyStream):
             call.answer.close()

@@ -168,6 +168,22 @@ async def test_a_large_upload_passes_through_a_bounded_gateway(
     assert max(highest, resident_bytes(fast.process.pid)) - before < 32 * MIB
 
 
+async def test_a_body_that_was_answered_is_not_kept(fast: Gateway, session: aiohttp.ClientSession) -> None:
+    """A call and its answer in pieces hold each other until the collector comes, which may be hundreds of calls later."""
+    body = os.urandom(MIB)
+
+    async def call() -> None:
+        async with session.post(url(fast, "fast"), data=body) as answer:
+            assert await answer.read() == body
+
+    await call()
+    before = resident_bytes(fast.process.pid)
+    for _ in range(50):
+        await call()
+    grown = resident_bytes(fast.process.pid) - before
+    assert grown < 20 * MIB, f"{grown / MIB:.1f} MiB"
+
+
 async def test_an_upload_over_the_limit_is_refused_in_the_middle(fast: Gateway, session: aiohttp.ClientSession) -> None:
     sent = 0
 
