@@ -19,6 +19,7 @@ from dcf.errors import InternalError, InvocationError
 from dcf.gateway.health import Health
 from dcf.gateway.http_call import error_response, serve_call
 from dcf.gateway.http_head import FUNCTION, CallHeads
+from dcf.gateway.http_wire import KEEP_ALIVE_S, LINGER_S
 from dcf.gateway.invoke import Invoker
 from dcf.gateway.metrics import CONTENT_TYPE, Metrics
 from dcf.gateway.stopping import Stopping
@@ -29,8 +30,6 @@ log = logging.getLogger(__name__)
 MAX_LINE_BYTES = 64 * 1024
 """Of a request's first line: browsers send that much, and a query may hold a text."""
 CUT_S = 0.5
-LINGER_S = 2.0
-"""At a stop: how long an idle keep-alive connection may still send a request, which is answered with `close`."""
 
 
 class _NotOurMistake(logging.Filter):
@@ -132,7 +131,7 @@ async def open_http_api(api: HttpApi, stopping: Stopping) -> AsyncIterator[web.S
         request_factory=_make_request,
         handler_cancellation=True,
         access_log=None,
-        keepalive_timeout=75.0,
+        keepalive_timeout=KEEP_ALIVE_S,
         max_line_size=MAX_LINE_BYTES,
         # A body is the handler's as it is, with its Content-Encoding; and its size is what `max_payload` bounds.
         auto_decompress=False,

@@ -19,6 +19,8 @@ from dcf.gateway.http_head import MAX_PLAIN_BYTES, PlainHead, PlainHeads
 from dcf.gateway.http_upload import Upload
 from dcf.gateway.http_wire import (
     CHUNKED_END,
+    KEEP_ALIVE_S,
+    LINGER_S,
     WRITE_BUFFER_BYTES,
     chunk,
     error_answer,
@@ -30,16 +32,13 @@ from dcf.gateway.reply import Reply, ReplyStream
 from dcf.gateway.router import FunctionEntry, Router
 from dcf.gateway.stopping import Stopping
 from dcf.lifecycle import TaskSet, running
+from dcf.rpc.first_bytes import hand_over
 
 log = logging.getLogger(__name__)
 
-KEEP_ALIVE_S = 75.0
-"""An idle connection is closed after this, and one whose request does not become whole; aiohttp's own too."""
 SWEEP_S = 5.0
 AHEAD_BYTES = 64 * 1024
 """Of further requests that a client sends before it has its answer; then nothing more is read."""
-CLOSE_S = 2.0
-"""At a stop: how long an idle connection may still send a request, which is answered with `close`."""
 
 
 class HttpFronts:
@@ -180,12 +179,9 @@ class HttpFront(asyncio.Protocol):
         assert transport is not None
         self._fronts.connections.discard(self)
         self._transport, self._unread = None, b""
-        protocol = self._fronts.make_aiohttp()
-        transport.set_protocol(protocol)
-        protocol.connection_made(transport)
         if not transport.is_reading():
             transport.resume_reading()
-        protocol.data_received(data)
+        hand_over(transport, self._fronts.make_aiohttp(), data)
 
     # -- a call ----------------------------------------------------------------
 
@@ -267,7 +263,7 @@ class HttpFront(asyncio.Protocol):
         if self._lingers_for:
             # Closed at once, what it sends would reset the connection, and the answer with it.
             self._resume()
-            self._loop.call_later(CLOSE_S, self.close)
+            self._loop.call_later(LINGER_S, self.close)
         elif self._closes:
             transport.close()
         elif self._unread:
@@ -372,7 +368,7 @@ async def open_http_fronts(fronts: HttpFronts) -> AsyncIterator[HttpFronts]:
             yield fronts
         finally:
             loop = asyncio.get_running_loop()
-            linger_end = loop.time() + CLOSE_S
+            linger_end = loop.time() + LINGER_S
             while fronts.connections and (loop.time() < linger_end or (fronts.busy() and fronts.stopping.left_s())):
                 await asyncio.sleep(0.02)
             for front in list(fronts.connections):

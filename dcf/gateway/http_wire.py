@@ -21,6 +21,10 @@ NOT_THEIRS = frozenset(
 )  # fmt: skip
 """A handler's own headers that would break the message; content_type is a field of its reply."""
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+KEEP_ALIVE_S = 75.0
+"""An idle connection is closed after this, and one whose request does not become whole."""
+LINGER_S = 2.0
+"""At a stop: how long an idle connection may still send a request, which is answered with `close`."""
 CHUNKED_END = b"0\r\n\r\n"
 WRITE_BUFFER_BYTES = 16 * 1024
 """A reader that stalls holds this much here, beside its window: less than the default, for there may be many."""

@@ -8,21 +8,18 @@ then owns the transport: HTTP pays nothing for it.
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import cast
 
 from dcf.errors import ConfigError
 from dcf.gateway.trusted_peers import TrustedPeers
 from dcf.lifecycle import TaskSet
+from dcf.rpc.first_bytes import FirstBytes, hand_over
 from dcf.rpc.http2 import PREFACE
-from dcf.rpc.pipe import Pipe, begin_pipe, connect_pipe
-
-log = logging.getLogger(__name__)
+from dcf.rpc.pipe import Pipes
 
 UNSENT_BYTES = 128 * 1024
 """Kept by the kernel for a connection beyond what its peer has taken. By default that grows to some MiB, which a
@@ -32,47 +29,32 @@ SILENT_S = 30
 again without an answer."""
 _TCP_NOTSENT_LOWAT = 25
 """Linux's number; Python 3.11 has no name for it."""
-DECIDE_S = 30.0
-"""A connection that has not said what it is by then is closed."""
 
 
-class _FirstBytes(asyncio.Protocol):
-    """Looks at the first bytes of a connection, then is done with it."""
+class _Connection(FirstBytes):
+    """Of a client, of which nothing is known yet."""
 
     def __init__(self, listener: Listener) -> None:
+        super().__init__()
         self._listener = listener
-        self._data = b""
-        self._transport: asyncio.Transport | None = None
-        self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's are no subclasses
         if sys.platform == "linux" and (sock := transport.get_extra_info("socket")):
             sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, UNSENT_BYTES)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, SILENT_S)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, SILENT_S // 3)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
-        self._timer = asyncio.get_running_loop().call_later(DECIDE_S, self._transport.abort)
+        super().connection_made(transport)
 
-    def data_received(self, data: bytes) -> None:
-        assert self._transport
-        self._data += data
-        if len(self._data) < len(PREFACE) and PREFACE.startswith(self._data):
-            return
-        if self._timer:
-            self._timer.cancel()
-        if self._data.startswith(PREFACE):
-            self._listener.start_pipe(self._transport, self._data)
+    def decide(self, transport: asyncio.Transport, data: bytes) -> bool:
+        if len(data) < len(PREFACE) and PREFACE.startswith(data):
+            return False
+        if data.startswith(PREFACE):
+            self._listener.start_pipe(transport, data)
         else:
-            protocol = self._listener.http_protocol()
-            self._transport.set_protocol(protocol)
-            protocol.connection_made(self._transport)
-            protocol.data_received(self._data)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        if self._timer:
-            self._timer.cancel()
+            hand_over(transport, self._listener.http_protocol(), data)
+        return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,22 +78,11 @@ class Listener:
     def __init__(self, http_protocol: Callable[[], asyncio.Protocol], grpc: GrpcSockets, tasks: TaskSet) -> None:
         self.http_protocol = http_protocol
         self._grpc = grpc
-        self._tasks = tasks
-        self._count = 0
+        self._pipes = Pipes(tasks)
 
     def start_pipe(self, transport: asyncio.Transport, data: bytes) -> None:
         """Connect a gRPC client to the gRPC server."""
-        # A task for each connection, not for each call; it ends within a moment.
-        self._count += 1
-        self._tasks.start(f"pipe-{self._count}", self._connect(begin_pipe(transport), data))
-
-    async def _connect(self, front: Pipe, data: bytes) -> None:
-        assert front.transport
-        try:
-            await connect_pipe(front, data, self._grpc.of(front.transport.get_extra_info("peername")))
-        except OSError as error:
-            log.warning("a gRPC connection could not be passed on", extra={"error": str(error)})
-            front.transport.abort()
+        self._pipes.start(transport, data, self._grpc.of(transport.get_extra_info("peername")))
 
 
 @asynccontextmanager
@@ -126,7 +97,7 @@ async def open_listener(listener: Listener, *, host: str, port: int, descriptor:
         sock.setblocking(False)
     else:
         sock = _listen(host, port)
-    server = await asyncio.get_running_loop().create_server(lambda: _FirstBytes(listener), sock=sock)
+    server = await asyncio.get_running_loop().create_server(lambda: _Connection(listener), sock=sock)
     try:
         yield
     finally:

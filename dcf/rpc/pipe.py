@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from typing import cast
+
+from dcf.lifecycle import TaskSet
+
+log = logging.getLogger(__name__)
 
 
 class Pipe(asyncio.Protocol):
@@ -45,33 +50,42 @@ class Pipe(asyncio.Protocol):
             self.other.transport.close()
 
 
-def begin_pipe(transport: asyncio.Transport) -> Pipe:
-    """Take a connection over; nothing is read from it until `connect_pipe`."""
-    front = Pipe(transport)
-    transport.set_protocol(front)
-    transport.pause_reading()
-    return front
+class Pipes:
+    """All of a process. Touched only by its event loop."""
+
+    def __init__(self, tasks: TaskSet) -> None:
+        self._tasks = tasks
+        self._count = 0
+
+    def start(self, transport: asyncio.Transport, data: bytes, name: str) -> None:
+        """Take a connection over, and pass it on.
+
+        Args:
+            data: what was read from it already.
+            name: of the server's Unix socket, abstract where it begins with a NUL.
+        """
+        front = Pipe(transport)
+        transport.set_protocol(front)
+        transport.pause_reading()
+        # A task for each connection, not for each call; it ends within a moment.
+        self._count += 1
+        self._tasks.start(f"pipe-{self._count}", _connect(front, transport, data, name))
 
 
-async def connect_pipe(front: Pipe, data: bytes, name: str) -> None:
-    """Connect it with a server.
-
-    Args:
-        data: what was read from it already.
-        name: of the server's Unix socket, abstract where it begins with a NUL.
-
-    Raises:
-        OSError: nobody is there; the connection is open still.
-    """
-    assert front.transport
-    back = await _dial(front, name)
+async def _connect(front: Pipe, transport: asyncio.Transport, data: bytes, name: str) -> None:
+    try:
+        back = await _dial(front, name)
+    except OSError as error:
+        log.warning("a gRPC connection could not be passed on", extra={"error": str(error)})
+        transport.abort()
+        return
     assert back.transport
-    if front.transport.is_closing():
+    if transport.is_closing():
         back.transport.close()
         return
     front.other = back
     back.transport.write(data)
-    front.transport.resume_reading()
+    transport.resume_reading()
 
 
 async def _dial(front: Pipe, name: str) -> Pipe:

@@ -7,25 +7,20 @@ answered here. Any other is piped to the gRPC server.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import secrets
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import cast
 
 from dcf.errors import ConfigError
 from dcf.lifecycle import TaskSet
+from dcf.rpc.first_bytes import FirstBytes, hand_over
 from dcf.rpc.grpc_stream import is_ours
 from dcf.rpc.http2 import PREFACE
-from dcf.rpc.pipe import Pipe, begin_pipe, connect_pipe
+from dcf.rpc.pipe import Pipes
 
-log = logging.getLogger(__name__)
-
-DECIDE_S = 30.0
-"""A connection that has not said what it is by then is closed."""
 BACKLOG = 128
 
 
@@ -36,21 +31,11 @@ class Listener:
         """`inner`: address of the gRPC server's Unix socket."""
         self.make_stream = make_stream
         self._grpc_name = inner.replace("unix-abstract:", "\0").removeprefix("unix:")
-        self._tasks = tasks
-        self._count = 0
+        self._pipes = Pipes(tasks)
 
     def start_pipe(self, transport: asyncio.Transport, data: bytes) -> None:
         """Connect a client to the gRPC server."""
-        self._count += 1
-        self._tasks.start(f"pipe-{self._count}", self._connect(begin_pipe(transport), data))
-
-    async def _connect(self, front: Pipe, data: bytes) -> None:
-        try:
-            await connect_pipe(front, data, self._grpc_name)
-        except OSError as error:
-            log.warning("a gRPC connection could not be passed on", extra={"error": str(error)})
-            assert front.transport
-            front.transport.abort()
+        self._pipes.start(transport, data, self._grpc_name)
 
 
 def inner_socket(listen: str) -> str:
@@ -63,38 +48,22 @@ def inner_socket(listen: str) -> str:
     return f"unix-abstract:dcf-watcher-{os.getpid()}-{secrets.token_hex(8)}"
 
 
-class _FirstBytes(asyncio.Protocol):
-    """Looks at the first bytes of a connection, then is done with it."""
+class _Connection(FirstBytes):
+    """Of a gateway, or of anybody else."""
 
     def __init__(self, listener: Listener) -> None:
+        super().__init__()
         self._listener = listener
-        self._data = b""
-        self._transport: asyncio.Transport | None = None
-        self._timer: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-        self._timer = asyncio.get_running_loop().call_later(DECIDE_S, self._transport.abort)
-
-    def data_received(self, data: bytes) -> None:
-        self._data += data
-        ours = is_ours(self._data)
+    def decide(self, transport: asyncio.Transport, data: bytes) -> bool:
+        ours = is_ours(data)
         if ours is None:
-            return
-        assert self._transport
-        if self._timer:
-            self._timer.cancel()
+            return False
         if ours:
-            stream = self._listener.make_stream()
-            self._transport.set_protocol(stream)
-            stream.connection_made(self._transport)
-            stream.data_received(self._data[len(PREFACE) :])
+            hand_over(transport, self._listener.make_stream(), data[len(PREFACE) :])
         else:
-            self._listener.start_pipe(self._transport, self._data)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        if self._timer:
-            self._timer.cancel()
+            self._listener.start_pipe(transport, data)
+        return True
 
 
 @asynccontextmanager
@@ -107,7 +76,7 @@ async def open_listener(listener: Listener, listen: str) -> AsyncIterator[None]:
         raise ConfigError(f"DCF_LISTEN={listen!r}: cannot listen there: {reason}") from error
     loop = asyncio.get_running_loop()
     serve = loop.create_unix_server if sock.family is socket.AF_UNIX else loop.create_server
-    server = await serve(lambda: _FirstBytes(listener), sock=sock)
+    server = await serve(lambda: _Connection(listener), sock=sock)
     try:
         yield
     finally:
