@@ -101,3 +101,14 @@ def _own(folder: Path) -> None:
         raise ConfigError(f"{folder} belongs to somebody else: remove it, or choose another state folder")
     if facts.st_mode & 0o077:
         folder.chmod(0o700)
+
+
+SEND_BYTES = 512 * 1024
+"""A piece of a large body and more: written in part, it costs another turn of both loops. Linux allows the double of
+what is asked for, up to net.core.wmem_max, and a Unix socket has 208 KiB by itself."""
+
+
+def widen(sock: socket.socket) -> None:
+    """Let a Unix socket take a large message at once; TCP grows by itself."""
+    if sock.family == socket.AF_UNIX:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)

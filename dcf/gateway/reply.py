@@ -160,8 +160,8 @@ class ReplyStream:
             return
         cost = frames.FRAME_COST_BYTES if self.streaming else 0
         self._owed += sum(len(piece.data) + cost for piece in pieces)
-        # Small chunks are credited together: a frame for each would cost as much as they do.
-        if self._owed * 4 >= self._window or not self.streaming:
+        # Several are credited together: a frame for each would cost as much as a small chunk does.
+        if self._owed * (4 if self.streaming else 2) >= self._window:
             budget = self._call.entry.growth
             keeps_up = self.streaming and self._owed * 2 >= self._window
             if keeps_up and self._window < GROWN_WINDOW_BYTES and self._window <= budget.left_bytes:

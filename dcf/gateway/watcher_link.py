@@ -38,6 +38,7 @@ from dcf.rpc.frames import (
     pack_open,
 )
 from dcf.rpc.grpc_stream import ClientStream, GrpcEnd, open_client_stream
+from dcf.rpc.incomplete import Buffer
 from dcf.rpc.status import from_wire, status_of
 from dcf.sockets import YOUNG_S, is_listening
 
@@ -173,7 +174,7 @@ class WatcherLink:
 
     # -- answers out -------------------------------------------------------
 
-    def _on_message(self, data: bytes) -> None:
+    def _on_message(self, data: Buffer) -> None:
         self.heard_at = time.monotonic()
         finished = False
         for call_id, kind, flags, payload in iter_frames(data):
@@ -345,7 +346,7 @@ class WatcherLink:
             raise self._broken
         return end
 
-    def _on_stream_message(self, data: bytes) -> None:
+    def _on_stream_message(self, data: Buffer) -> None:
         """Called by the stream, which ends where this raises ProtocolError."""
         try:
             if not self._greeted:

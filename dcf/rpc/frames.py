@@ -14,6 +14,7 @@ from struct import Struct
 from typing import Any, NamedTuple
 
 from dcf.errors import ProtocolError
+from dcf.rpc.incomplete import Buffer, Incomplete
 
 PROTOCOL = 1
 """Version in the first frame of each direction."""
@@ -69,6 +70,9 @@ MAX_UPLOADS = 8
 MESSAGE_BYTES = 512 * 1024
 """A message of the stream between gateway and watcher holds whole frames of about this: a small answer waits for no
 more than one of them."""
+
+JOINED_BYTES = 16 * 1024
+"""Parts of up to this together are joined before they are written: one system call with little to copy."""
 
 MAX_FRAME_BYTES = 8 * 1024 * 1024
 """More in one frame is a peer gone wrong, not a payload: it would be cut in pieces."""
@@ -135,11 +139,12 @@ def unpack_json(payload: bytes) -> dict[str, Any]:
     return value
 
 
-def _cut(data: bytes) -> tuple[list[Frame], int]:
+def _cut(data: Buffer) -> tuple[list[Frame], int]:
     """The whole frames at the front of `data`, and where they end. Raises ProtocolError."""
     frames: list[Frame] = []
     position, end = 0, len(data)
     unpack, size, new = HEADER.unpack_from, HEADER.size, tuple.__new__
+    is_view = type(data) is memoryview
     while end - position >= size:
         length, call_id, kind, flags = unpack(data, position)
         if length > MAX_FRAME_BYTES:
@@ -148,11 +153,12 @@ def _cut(data: bytes) -> tuple[list[Frame], int]:
         if start + length > end:
             break
         position = start + length
-        frames.append(new(Frame, (call_id, kind, flags, data[start:position])))
+        payload = data[start:position]
+        frames.append(new(Frame, (call_id, kind, flags, bytes(payload) if is_view else payload)))
     return frames, position
 
 
-def iter_frames(data: bytes) -> Iterator[Frame]:
+def iter_frames(data: Buffer) -> Iterator[Frame]:
     """All frames of a message that holds whole frames only. Raises ProtocolError before it yields any."""
     frames, position = _cut(data)
     if position != len(data):
@@ -182,29 +188,25 @@ def messages_of(out: list[bytes]) -> Iterator[tuple[list[bytes], int]]:
 class FrameReader:
     """Collects what a socket delivers; hands out frames as they become whole."""
 
-    __slots__ = ("_missing", "_parts")
+    __slots__ = ("_rest",)
 
     def __init__(self) -> None:
-        self._parts: list[bytes] = []
-        self._missing = 0
-        """Bytes without which no frame is whole: until then parts are kept apart, for a large frame comes in many."""
+        self._rest = Incomplete()
 
     def feed(self, data: bytes) -> list[Frame]:
         """Frames that are whole now, in order. Raises ProtocolError at a frame over MAX_FRAME_BYTES."""
-        if self._parts:
-            self._parts.append(data)
-            self._missing -= len(data)
-            if self._missing > 0:
+        if self._rest.parts:
+            whole = self._rest.complete(data)
+            if whole is None:
                 return []
-            data = b"".join(self._parts)
-            self._parts.clear()
+            data = whole
         frames, position = _cut(data)
         left = len(data) - position
         if left:
-            self._parts.append(data[position:] if position else data)
-            self._missing = 1  # of a header
+            missing = 1  # of a header
             if left >= HEADER.size:
-                self._missing = HEADER.size + HEADER.unpack_from(data, position)[0] - left
+                missing = HEADER.size + HEADER.unpack_from(data, position)[0] - left
+            self._rest.keep(data[position:], missing)
         return frames
 
 

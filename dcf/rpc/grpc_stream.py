@@ -20,8 +20,11 @@ import hpack
 
 from dcf.errors import ProtocolError
 from dcf.rpc import http2
+from dcf.rpc.frames import JOINED_BYTES
 from dcf.rpc.http2 import Http2Frame, Http2Reader, pack_frame, pack_headers, pack_settings, pack_window
+from dcf.rpc.incomplete import VIEW_BYTES, Buffer, Incomplete
 from dcf.rpc.v1_watcher_pb2 import Frames
+from dcf.sockets import widen
 
 STREAM = 1
 """The one stream's id: a client's first."""
@@ -34,8 +37,6 @@ MAX_MESSAGE_BYTES = 256 * 1024 * 1024
 SIGNATURE_VALUE = 1
 CLOSE_S = 2.0
 """For a peer to take what was written last; one that is frozen never will."""
-JOINED_BYTES = 16 * 1024
-"""Parts of a message up to this are joined before they are written: one system call with little to copy."""
 _PREFIX = Struct("!BI")
 _FIELD = 0x0A
 """Tag of `Frames.data`: field 1, bytes."""
@@ -54,7 +55,7 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 class GrpcStream(asyncio.Protocol):
     """What client and server have in common. Touched only by one event loop."""
 
-    def __init__(self, on_message: Callable[[bytes], None]) -> None:
+    def __init__(self, on_message: Callable[[Buffer], None]) -> None:
         self.ended: asyncio.Future[GrpcEnd] = asyncio.get_running_loop().create_future()
         """Set once, when no message comes any more."""
         self.on_half_closed: Callable[[], None] = lambda: None
@@ -66,8 +67,7 @@ class GrpcStream(asyncio.Protocol):
         self._block = b""
         """Of a HEADERS frame that goes on in another."""
         self._block_flags = 0
-        self._unread = b""
-        """A message of which not all is here."""
+        self._message = Incomplete()
         self._taken = 0
         """Bytes that came since the windows were renewed."""
         self._window = self._stream_window = http2.DEFAULT_WINDOW
@@ -88,6 +88,7 @@ class GrpcStream(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Say hello."""
         self._transport = cast("asyncio.Transport", transport)
+        widen(transport.get_extra_info("socket"))
         window = pack_window(0, http2.LARGEST_WINDOW - http2.DEFAULT_WINDOW)
         self._transport.write(self._hello() + pack_settings(_settings()) + window + self._opening())
 
@@ -159,7 +160,7 @@ class GrpcStream(asyncio.Protocol):
                 self._window += more
             self._unblock()
         elif kind == http2.HEADERS:
-            self._block, self._block_flags = http2.strip(frame), frame.flags
+            self._block, self._block_flags = bytes(http2.strip(frame)), frame.flags
             if frame.flags & http2.END_HEADERS:
                 self._on_block()
         elif kind == http2.CONTINUATION:
@@ -170,7 +171,7 @@ class GrpcStream(asyncio.Protocol):
             self._on_settings(frame)
         elif kind == http2.PING:
             if not frame.flags & http2.ACK:
-                self._write(pack_frame(http2.PING, http2.ACK, 0, frame.payload))
+                self._write(pack_frame(http2.PING, http2.ACK, 0, bytes(frame.payload)))
         elif kind == http2.RST_STREAM:
             code = http2.unpack_number(frame.payload)
             status = grpc.StatusCode.CANCELLED if code == http2.CANCEL else grpc.StatusCode.UNAVAILABLE
@@ -206,21 +207,24 @@ class GrpcStream(asyncio.Protocol):
             self._write(pack_window(0, self._taken) + pack_window(STREAM, self._taken))
             self._taken = 0
         data = http2.strip(frame) if frame.flags & http2.PADDED else frame.payload
-        if self._unread:
-            data = self._unread + data
-        position, end = 0, len(data)
+        if self._message.parts:
+            whole = self._message.complete(data)
+            data = b"" if whole is None else memoryview(whole) if len(whole) > VIEW_BYTES else whole
+        position, end, missing = 0, len(data), 1  # of a prefix
         while end - position >= _PREFIX.size:
             compressed, size = _PREFIX.unpack_from(data, position)
             if compressed or size > MAX_MESSAGE_BYTES:
                 raise ProtocolError(f"a gRPC message of {size} bytes, compressed: {bool(compressed)}")
             start = position + _PREFIX.size
             if start + size > end:
+                missing = start + size - end
                 break
             position = start + size
-            self._on_message(unwrap(data[start:position]))
+            self._on_message(unwrap(data, start, position))
             if self.ended.done():
                 return
-        self._unread = data[position:]
+        if position < end:
+            self._message.keep(data[position:], missing)
         if frame.flags & http2.END_STREAM:
             self.on_half_closed()
 
@@ -283,7 +287,7 @@ class GrpcStream(asyncio.Protocol):
 class ClientStream(GrpcStream):
     """The end that opens it."""
 
-    def __init__(self, path: str, user_agent: str, on_message: Callable[[bytes], None]) -> None:
+    def __init__(self, path: str, user_agent: str, on_message: Callable[[Buffer], None]) -> None:
         super().__init__(on_message)
         self._path = path
         self._user_agent = user_agent
@@ -376,27 +380,27 @@ def wrap(size: int) -> bytes:
     return _PREFIX.pack(0, 1 + len(varint) + size) + bytes((_FIELD,)) + varint
 
 
-def unwrap(message: bytes) -> bytes:
-    """`Frames.data` of a message. Raises ProtocolError."""
-    if len(message) > 1 and message[0] == _FIELD:
-        size, shift, position = 0, 0, 1
-        while position < len(message) and shift < 35:
-            byte = message[position]
+def unwrap(data: Buffer, start: int, stop: int) -> Buffer:
+    """`Frames.data` of the message there. Raises ProtocolError."""
+    if stop - start > 1 and data[start] == _FIELD:
+        size, shift, position = 0, 0, start + 1
+        while position < stop and shift < 35:
+            byte = data[position]
             position += 1
             size |= (byte & 127) << shift
             shift += 7
             if byte < 128:
                 break
-        if position + size == len(message):
-            return message[position:]
+        if position + size == stop:
+            return data[position:stop]
     try:
-        return Frames.FromString(message).data  # written in another way than ours, or empty
+        return Frames.FromString(bytes(data[start:stop])).data  # written in another way than ours, or empty
     except Exception as error:
         raise ProtocolError(f"a message of the stream cannot be read: {error}") from error
 
 
 async def open_client_stream(
-    address: str, path: str, user_agent: str, on_message: Callable[[bytes], None]
+    address: str, path: str, user_agent: str, on_message: Callable[[Buffer], None]
 ) -> ClientStream:
     """Connect to `unix:/path` or `host:port` and open the stream. Raises OSError."""
     loop = asyncio.get_running_loop()

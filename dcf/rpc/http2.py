@@ -11,6 +11,7 @@ from struct import Struct
 from typing import NamedTuple
 
 from dcf.errors import ProtocolError
+from dcf.rpc.incomplete import VIEW_BYTES, Buffer, Incomplete
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 """What a client's connection begins with."""
@@ -54,12 +55,12 @@ _SETTING = Struct("!HI")
 
 
 class Http2Frame(NamedTuple):
-    """One frame; `payload` is a copy."""
+    """One frame; `payload` is a copy, but of large DATA a view."""
 
     kind: int
     flags: int
     stream: int
-    payload: bytes
+    payload: Buffer
 
 
 def pack_head(kind: int, flags: int, stream: int, size: int) -> bytes:
@@ -77,7 +78,7 @@ def pack_settings(values: Iterable[tuple[int, int]]) -> bytes:
     return pack_frame(SETTINGS, 0, 0, b"".join(_SETTING.pack(*pair) for pair in values))
 
 
-def unpack_settings(payload: bytes) -> Iterator[tuple[int, int]]:
+def unpack_settings(payload: Buffer) -> Iterator[tuple[int, int]]:
     """Its pairs. Raises ProtocolError."""
     if len(payload) % _SETTING.size:
         raise ProtocolError(f"a SETTINGS frame has {len(payload)} bytes, which is no number of settings")
@@ -89,7 +90,7 @@ def pack_window(stream: int, more: int) -> bytes:
     return pack_frame(WINDOW_UPDATE, 0, stream, more.to_bytes(4, "big"))
 
 
-def unpack_number(payload: bytes) -> int:
+def unpack_number(payload: Buffer) -> int:
     """The 31 bits of a WINDOW_UPDATE, the error code of a RST_STREAM. Raises ProtocolError."""
     if len(payload) != 4:
         raise ProtocolError(f"a frame of HTTP/2 with one number has {len(payload)} bytes, expected 4")
@@ -116,7 +117,7 @@ def _text(value: bytes) -> bytes:
     return bytes(head) + value
 
 
-def strip(frame: Http2Frame) -> bytes:
+def strip(frame: Http2Frame) -> Buffer:
     """The payload of a DATA or HEADERS frame without padding and priority. Raises ProtocolError."""
     payload = frame.payload
     if frame.flags & PADDED:
@@ -131,35 +132,31 @@ def strip(frame: Http2Frame) -> bytes:
 class Http2Reader:
     """Collects what a connection delivers; hands out frames as they become whole."""
 
-    __slots__ = ("_missing", "_parts")
+    __slots__ = ("_rest",)
 
     def __init__(self) -> None:
-        self._parts: list[bytes] = []
-        self._missing = 0
-        """Bytes without which no frame is whole: until then parts are kept apart, for a large frame comes in many."""
+        self._rest = Incomplete()
 
     def feed(self, data: bytes) -> list[Http2Frame]:
         """Frames that are whole now, in order."""
-        if self._parts:
-            self._parts.append(data)
-            self._missing -= len(data)
-            if self._missing > 0:
+        if self._rest.parts:
+            whole = self._rest.complete(data)
+            if whole is None:
                 return []
-            data = b"".join(self._parts)
-            self._parts.clear()
+            data = whole
         frames: list[Http2Frame] = []
-        position, end = 0, len(data)
+        position, end, missing = 0, len(data), 1  # of a header
         while end - position >= HEADER_BYTES:
             high, low, kind, flags, stream = _HEADER.unpack_from(data, position)
             start = position + HEADER_BYTES
             stop = start + (high << 8 | low)
             if stop > end:
-                self._missing = stop - end
+                missing = stop - end
                 break
-            frames.append(Http2Frame(kind, flags, stream & LARGEST_WINDOW, data[start:stop]))
+            is_large = kind == DATA and stop - start > VIEW_BYTES
+            payload = memoryview(data)[start:stop] if is_large else data[start:stop]
+            frames.append(Http2Frame(kind, flags, stream & LARGEST_WINDOW, payload))
             position = stop
-        else:
-            self._missing = 1  # of a header
         if position < end:
-            self._parts.append(data[position:])
+            self._rest.keep(data[position:], missing)
         return frames

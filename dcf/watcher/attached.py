@@ -19,6 +19,7 @@ from dcf.lifecycle import TaskSet
 from dcf.rpc import frames
 from dcf.rpc.frames import Frame, iter_frames, pack_json, unpack_json
 from dcf.rpc.grpc_stream import ServerStream
+from dcf.rpc.incomplete import Buffer
 from dcf.rpc.v1_watcher_pb2 import Frames
 from dcf.watcher.caller_links import GatewayLink
 from dcf.watcher.worker_pool import WorkerPool
@@ -143,7 +144,7 @@ class AttachedStream:
         self._greeted = self._scheduled = False
         gateways.streams.add(self)
 
-    def _on_message(self, data: bytes) -> None:
+    def _on_message(self, data: Buffer) -> None:
         try:
             batch = iter_frames(data)
             if not self._greeted:

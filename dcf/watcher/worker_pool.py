@@ -194,11 +194,9 @@ class WorkerPool:
         if worker is None:
             call.frames.append((frame.kind, frame.payload, frame.flags))
             return
-        data = pack(call.id, frame.kind, frame.payload, frame.flags)
+        self._send(worker, call, frame.kind, frame.payload, frame.flags)
         if frame.kind == frames.CREDIT:
-            worker.send_control(data)
             return
-        worker.send_data(data)
         if became_whole:
             link.uploads -= 1
             worker.note_whole(call)
@@ -248,8 +246,15 @@ class WorkerPool:
         call.worker = worker
         worker.add(call)
         for kind, payload, flags in call.frames:
-            (worker.send_control if kind == frames.CREDIT else worker.send_data)(pack(call.id, kind, payload, flags))
+            self._send(worker, call, kind, payload, flags)
         call.frames.clear()
+
+    @staticmethod
+    def _send(worker: WorkerProcess, call: Invocation, kind: int, payload: bytes, flags: int) -> None:
+        if kind == frames.CREDIT:  # has to reach it while a handler runs
+            worker.send_control(pack(call.id, kind, payload, flags))
+        else:
+            worker.send_data(call.id, kind, payload, flags)
 
     def _leave_line(self, call: Invocation) -> None:
         self._waiting.remove(call)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -20,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from dcf.errors import LoadError, ProtocolError
 from dcf.rpc import frames
-from dcf.rpc.frames import Frame, FrameReader, pack, pack_json, unpack_json
+from dcf.rpc.frames import HEADER, JOINED_BYTES, Frame, FrameReader, pack, unpack_json
+from dcf.sockets import widen
 
 if TYPE_CHECKING:
     from dcf.watcher.function_log import FunctionLog
@@ -121,6 +123,7 @@ class WorkerProcess:
         self._process: subprocess.Process | None = None
         self._data: asyncio.Transport | None = None
         self._unsent: list[bytes] = []
+        self._unsent_bytes = 0
         self._control: asyncio.Transport | None = None
         self._connection: _Connection | None = None
         self._state: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
@@ -153,6 +156,8 @@ class WorkerProcess:
             LoadError: the command, the handshake or the handler failed, or it took over start_timeout.
         """
         (data, their_data), (control, their_control) = socket.socketpair(), socket.socketpair()
+        for sock in (data, their_data):
+            widen(sock)
         with contextlib.ExitStack() as unused:
             for sock in (data, control):
                 unused.callback(sock.close)
@@ -188,7 +193,7 @@ class WorkerProcess:
             "max_payload_bytes": settings.max_payload_bytes,
             "debug": settings.debug,
         }
-        self.send_data(pack_json(0, frames.HELLO, hello))
+        self.send_data(0, frames.HELLO, json.dumps(hello).encode())
         self.slots = await self._until_loaded()
         self.ready = True
 
@@ -273,7 +278,7 @@ class WorkerProcess:
         batch = Batch(len(calls))
         for call in calls:
             call.batch = batch
-        self.send_data(pack(0, frames.BATCH, b"".join(call.id.to_bytes(4, "big") for call in calls)))
+        self.send_data(0, frames.BATCH, b"".join(call.id.to_bytes(4, "big") for call in calls))
 
     def note_whole(self, call: Invocation) -> None:
         """The last of a call's input was sent: it starts after those that were whole before."""
@@ -294,17 +299,21 @@ class WorkerProcess:
         if not call.leaving:
             self.free_slot(call)
 
-    def send_data(self, data: bytes) -> None:
-        """Towards the main thread of the worker; what comes in one turn of the loop travels in one write."""
+    def send_data(self, call_id: int, kind: int, payload: bytes, flags: int = 0) -> None:
+        """A frame to the main thread of the worker; what comes in one turn of the loop travels in one write."""
         if not self._unsent:
             asyncio.get_running_loop().call_soon(self._flush_data)
-        self._unsent.append(data)
+        self._unsent += (HEADER.pack(len(payload), call_id, kind, flags), payload)
+        self._unsent_bytes += len(payload)
 
     def _flush_data(self) -> None:
-        data = b"".join(self._unsent)
-        self._unsent.clear()
+        parts, size = self._unsent, self._unsent_bytes
+        self._unsent, self._unsent_bytes = [], 0
         if self._data and not self._data.is_closing():
-            self._data.write(data)
+            if size <= JOINED_BYTES:
+                self._data.write(b"".join(parts))
+            else:
+                self._data.writelines(parts)
 
     def send_control(self, data: bytes) -> None:
         """Towards its control thread: arrives while a handler runs."""

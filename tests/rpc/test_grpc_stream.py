@@ -260,11 +260,13 @@ def test_messages_are_those_of_protobuf() -> None:
         body = bytes(size)
         message = Frames(data=body).SerializeToString() if size else b"\x0a\x00"
         assert (wrap(size) + body)[5:] == message
-        assert unwrap(message) == body
-    assert unwrap(b"") == b""
-    assert unwrap(b"\x0a\x01a\x0a\x01b") == b"b"  # the last of a field counts
+        for data in (message, memoryview(message)):
+            assert unwrap(data, 0, len(data)) == body
+            assert unwrap(b"".join((b"--", data, b"-")), 2, 2 + len(data)) == body
+    assert unwrap(b"", 0, 0) == b""
+    assert unwrap(b"\x0a\x01a\x0a\x01b", 0, 6) == b"b"  # the last of a field counts
     with pytest.raises(ProtocolError):
-        unwrap(b"\x0a\x05a")
+        unwrap(b"\x0a\x05a", 0, 3)
 
 
 async def test_a_connection_of_ours_is_told_from_others(tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ MAX_FRAME_BYTES = 8 * 1024 * 1024
 BYTES, TEXT, JSON = range(3)
 READ_BYTES = 64 * 1024  # more, and every read has malloc map and unmap memory: twice the cost of a small call
 ASYNC_SLOTS = 100
+MAX_PARTS = 512  # of one sendmsg; Linux takes 1024
 BIG_ANSWERS = 32  # that wait for their readers; more, and handlers wait before they return
 BIG_POLL_S = 0.1
 FLUSH_S = 0.002  # an answer waits at most this for the rest of its batch, a chunk for the next one
@@ -188,7 +189,7 @@ class Call:
         self.waiters = ()  # futures of async code that waits for input or credit: its reader and its writer may both
         self.batch = None
         self.reply = None  # Reply whose body is a generator: it has the head of the stream
-        self.room = None  # condition that sync code of a stream waits on: for input or for credit
+        self.room = None  # condition that sync code waits on: for a stream's input, or for credit
 
     def watch(self, loop):
         """A future that `wake` completes."""
@@ -286,6 +287,17 @@ def error_frame(call_id, code, message, text=""):
     return json_frame(call_id, ERROR, body, LAST)
 
 
+def send_parts(sock, parts):
+    """`sendall` of parts that are not joined."""
+    parts = [memoryview(part) for part in parts]
+    while parts:
+        sent = sock.sendmsg(parts[:MAX_PARTS])
+        while parts and sent >= len(parts[0]):
+            sent -= len(parts.pop(0))
+        if sent:
+            parts[0] = parts[0][sent:]
+
+
 def pieces_of(body, size=PIECE_BYTES, last=LAST):
     """(piece, flags) for each piece of a body, `last` for the last; an empty body is one empty piece."""
     for start in range(0, max(len(body), 1), size):
@@ -308,15 +320,21 @@ class Frames:
 
     def __init__(self, sock):
         self.sock = sock
-        self.buffer = b""
+        self.parts = []  # of a frame that is not whole; a large one comes in many, and they are joined once
+        self.missing = 0
 
     def receive(self):
         """(call id, kind, flags, payload) of all frames that one read made whole; None at the end."""
-        data = self.sock.recv(READ_BYTES)
+        data = self.sock.recv(min(max(self.missing, READ_BYTES), PIECE_BYTES))
         if not data:
             return None
-        if self.buffer:
-            data = self.buffer + data
+        if self.parts:
+            self.parts.append(data)
+            self.missing -= len(data)
+            if self.missing > 0:
+                return []
+            data, self.parts = b"".join(self.parts), []
+        self.missing = 0
         frames, position, end = [], 0, len(data)
         while end - position >= HEADER.size:
             length, call_id, kind, flags = HEADER.unpack_from(data, position)
@@ -324,10 +342,12 @@ class Frames:
                 raise ValueError("the watcher sent a frame of %d bytes" % length)
             start = position + HEADER.size
             if start + length > end:
+                self.missing = start + length - end
                 break
             position = start + length
             frames.append((call_id, kind, flags, data[start:position]))
-        self.buffer = data[position:]
+        if position < end:
+            self.parts.append(data[position:])
         return frames
 
 
@@ -365,7 +385,7 @@ class Worker:
         self.data_frames = Frames(data)
         self.control_frames = Frames(control)
         self.lock = threading.Lock()
-        self.credited = threading.Condition(self.lock)
+        self.mesh_credited = threading.Condition(self.lock)
         self.out = []
         self.calls = {}
         self.newest = 0  # id of the call that was opened last; ids grow
@@ -373,6 +393,7 @@ class Worker:
         self.mesh_calls = {}
         self.mesh_count = 0
         self.out_bytes = 0
+        self.out_is_big = False  # `out` has parts of large answers, which are not copied
         self.loop = None
         self.run = lambda call: None  # what to do with a call whose input is whole; a batch waits for its BATCH frame
         self.held = threading.Event()  # something is kept back for a moment
@@ -402,11 +423,14 @@ class Worker:
     def flush(self):
         """Write what waits. The lock is held."""
         if self.out:
-            data = self.out[0] if len(self.out) == 1 else b"".join(self.out)
-            del self.out[:]
+            out, self.out = self.out, []
             self.out_bytes = 0
             try:
-                self.data.sendall(data)
+                if self.out_is_big:
+                    self.out_is_big = False
+                    send_parts(self.data, out)
+                else:
+                    self.data.sendall(out[0] if len(out) == 1 else b"".join(out))
             except OSError:
                 os._exit(0)  # the watcher is gone, and with it everybody who wanted an answer
 
@@ -605,26 +629,27 @@ class Worker:
 
     async def send_big_async(self, call, head, body):
         kind = REPLY
-        for piece, flags in pieces_of(body):
+        for piece, flags in pieces_of(memoryview(body)):
             while len(piece) > call.credit and not call.cancelled:
                 self.flush_now()
                 waiter = call.watch(self.loop)
                 if len(piece) <= call.credit or call.cancelled:
                     break
                 await waiter
-            if self.put_big(call, kind, head + piece, len(piece), flags):
+            if self.put_big(call, kind, head, piece, flags):
                 break
             kind, head = DATA, b""
         self.flush_soon()
 
-    def put_big(self, call, kind, payload, size, flags):
+    def put_big(self, call, kind, head, piece, flags):
         """One piece of a large answer, or its end where nobody waits for it any more. Whether it was the last."""
         with self.lock:
             if call.cancelled:
                 self.finish(call, error_frame(call.id, "client_gone", "cancelled while the answer was sent"))
                 return True
-            call.credit -= size
-            self.out.append(frame(call.id, kind, payload, flags))
+            call.credit -= len(piece)
+            self.out += (HEADER.pack(len(head) + len(piece), call.id, kind, flags) + head, piece)
+            self.out_is_big = True
             if flags & LAST:
                 self.calls.pop(call.id, None)
             return bool(flags & LAST)
@@ -638,12 +663,13 @@ class Worker:
 
     def send_pieces(self, call, head, body):
         kind = REPLY
-        for piece, flags in pieces_of(body):
+        for piece, flags in pieces_of(memoryview(body)):
             with self.lock:
+                call.room = call.room or threading.Condition(self.lock)
                 while len(piece) > call.credit and not call.cancelled:
                     self.flush()
-                    self.credited.wait()
-            last = self.put_big(call, kind, head + piece, len(piece), flags)
+                    call.room.wait()
+            last = self.put_big(call, kind, head, piece, flags)
             self.flush_now()
             if last:
                 return
@@ -1021,7 +1047,6 @@ class Worker:
                 call.credit += int.from_bytes(payload, "big")
                 if call.room is not None:
                     call.room.notify_all()
-                self.credited.notify_all()
             if call.waiters:
                 self.loop.call_soon_threadsafe(call.wake)
         else:
@@ -1039,7 +1064,6 @@ class Worker:
             call.cancelled = True
             if not call.started:
                 self.give_up(call)
-            self.credited.notify_all()
             if call.room is not None:
                 call.room.notify_all()
             # A batch goes on for those that still wait.
@@ -1065,7 +1089,7 @@ class Worker:
                 return
             if kind == CREDIT:
                 mesh.credit += int.from_bytes(payload, "big")
-                self.credited.notify_all()
+                self.mesh_credited.notify_all()
                 return
             if kind not in (REPLY, DATA, ERROR):
                 refuse_unknown(kind)
@@ -1085,7 +1109,7 @@ class Worker:
                     self.flush()
                     return
             del self.mesh_calls[call_id]
-            self.credited.notify_all()
+            self.mesh_credited.notify_all()
         mesh.done()
 
     def end_mesh(self, mesh, error=None):
@@ -1095,7 +1119,7 @@ class Worker:
             if self.mesh_calls.pop(mesh.id, None) is not None:
                 self.out.append(frame(mesh.id, CANCEL))
                 self.flush()
-            self.credited.notify_all()
+            self.mesh_credited.notify_all()
 
     def in_loop(self):
         return self.loop is not None and threading.current_thread() is threading.main_thread()
@@ -1131,7 +1155,7 @@ class Worker:
         for piece, flags in pieces_of(data):
             with self.lock:
                 while mesh.credit < len(piece) and mesh.id in self.mesh_calls:
-                    self.credited.wait()
+                    self.mesh_credited.wait()
                 if mesh.id not in self.mesh_calls:
                     return
                 mesh.credit -= len(piece)
