@@ -1,4 +1,5 @@
-"""Where a cluster's Unix sockets are: in its state folder, if the path fits; and whether anybody listens somewhere.
+"""Where a cluster's Unix sockets are: in its state folder, if the path fits; whether anybody listens somewhere; and how
+much they hold.
 
 In:   the state folder and a socket's name.
 Out:  a path that every process of the cluster computes alike, in a folder
@@ -29,6 +30,9 @@ YOUNG_S = 0.3
 interface is up, and a first question that is lost is asked again by Linux after a whole second (ARP)."""
 PROBE_S = 0.25
 """On one network; a host that is off answers nothing at all."""
+SEND_BYTES = 512 * 1024
+"""A piece of a large body and more: written in part, it costs another turn of both loops. Linux allows the double of
+what is asked for, up to net.core.wmem_max, and a Unix socket has 208 KiB by itself."""
 
 
 def socket_path(state: Path, name: str) -> Path:
@@ -76,6 +80,12 @@ async def is_listening(address: str) -> bool:
     return True
 
 
+def widen(sock: socket.socket) -> None:
+    """Let a Unix socket take a large message at once; TCP grows by itself."""
+    if sock.family == socket.AF_UNIX:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
+
+
 def leave_sockets(state: Path) -> None:
     """Remove the cluster's folder in /tmp, if it has one and nothing is in it any more."""
     with contextlib.suppress(OSError):
@@ -101,14 +111,3 @@ def _own(folder: Path) -> None:
         raise ConfigError(f"{folder} belongs to somebody else: remove it, or choose another state folder")
     if facts.st_mode & 0o077:
         folder.chmod(0o700)
-
-
-SEND_BYTES = 512 * 1024
-"""A piece of a large body and more: written in part, it costs another turn of both loops. Linux allows the double of
-what is asked for, up to net.core.wmem_max, and a Unix socket has 208 KiB by itself."""
-
-
-def widen(sock: socket.socket) -> None:
-    """Let a Unix socket take a large message at once; TCP grows by itself."""
-    if sock.family == socket.AF_UNIX:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)

@@ -195,6 +195,7 @@ class Sender:
         """`position`: how much of the body the OPEN frame holds."""
         self._call = call
         self._body = call.body
+        """Empty once all of it was sent."""
         self._position = position
         # A stream of input begins with no credit: the first says that the replica will not refuse it any more.
         self._credit = 0 if call.bidirectional else frames.WINDOW_BYTES - position
@@ -218,6 +219,7 @@ class Sender:
             self._position += size
             last = self._position >= end and self._call.rest is None
             self.send(piece, frames.LAST if last else 0)
+        self._body, self._position = b"", 0
 
     def has_room(self) -> bool:
         """Whether what comes after the body may be sent.
@@ -227,7 +229,7 @@ class Sender:
         """
         if self._call.bidirectional:
             return self._credit > 0
-        return self._credited and self._position >= len(self._body) and self._credit >= frames.PIECE_BYTES
+        return self._credited and not self._body and self._credit >= frames.PIECE_BYTES
 
     def send(self, piece: bytes, flags: int) -> None:
         """Send one piece, at most PIECE_BYTES."""

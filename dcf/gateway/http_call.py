@@ -47,6 +47,7 @@ async def serve_call(invoker: Invoker, request: web.BaseRequest, head: CallHead)
     answer = await invoker.call(
         entry, body, encoded=head.metadata, rest=rest, invocation_id=head.call_id, timeout_s=head.timeout_s
     )
+    del body  # a stream of answers may last
     headers = {
         "Content-Type": answer.content_type,
         "X-Call-Id": answer.invocation_id,

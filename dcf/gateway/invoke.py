@@ -151,8 +151,13 @@ class Invoker:
         except BaseException:
             self.abandon(call)
             raise
-        if call.error is not None:
-            raise call.error
+        if (error := call.error) is not None:
+            # Its traceback holds this frame, and with it the input: were it held in turn, they would stay.
+            call.error = None
+            try:
+                raise error
+            finally:
+                del error
         assert call.answer is not None
         return call.answer
 
@@ -183,7 +188,7 @@ class Invoker:
             self._check(call)
             entry.submit(call)
         except InvocationError as error:
-            call.settled, call.error = True, error
+            call.settled = True
             self._end(call, self._place(error, call))
             raise
         except BaseException:

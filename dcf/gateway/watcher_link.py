@@ -164,7 +164,8 @@ class WatcherLink:
     def write(self, call_id: int, kind: int, payload: bytes, flags: int = 0) -> None:
         """Queue one frame; all that wait travel in one message."""
         self._out.append(HEADER.pack(len(payload), call_id, kind, flags))
-        self._out.append(payload)
+        if payload:
+            self._out.append(payload)
         self._mark()
 
     def cancel(self, call: PendingCall) -> None:

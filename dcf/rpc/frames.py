@@ -71,8 +71,8 @@ MESSAGE_BYTES = 512 * 1024
 """A message of the stream between gateway and watcher holds whole frames of about this: a small answer waits for no
 more than one of them."""
 
-JOINED_BYTES = 16 * 1024
-"""Parts of up to this together are joined before they are written: one system call with little to copy."""
+JOINED_BYTES = 64 * 1024
+"""Parts of up to this together are joined before they are written, for they may be many and small."""
 
 MAX_FRAME_BYTES = 8 * 1024 * 1024
 """More in one frame is a peer gone wrong, not a payload: it would be cut in pieces."""
@@ -170,7 +170,7 @@ def messages_of(out: list[bytes]) -> Iterator[tuple[list[bytes], int]]:
     """Whole frames as messages of a stream: parts of each, and how long they are together.
 
     Args:
-        out: frames, or a frame's header and after it its payload.
+        out: frames, or a frame's header and after it its payload, where it has one.
     """
     parts: list[bytes] = []
     length = 0

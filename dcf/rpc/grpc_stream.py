@@ -208,8 +208,9 @@ class GrpcStream(asyncio.Protocol):
             self._taken = 0
         data = http2.strip(frame) if frame.flags & http2.PADDED else frame.payload
         if self._message.parts:
-            whole = self._message.complete(data)
-            data = b"" if whole is None else memoryview(whole) if len(whole) > VIEW_BYTES else whole
+            data = self._message.complete(data) or b""
+            if len(data) > VIEW_BYTES:
+                data = memoryview(data)
         position, end, missing = 0, len(data), 1  # of a prefix
         while end - position >= _PREFIX.size:
             compressed, size = _PREFIX.unpack_from(data, position)

@@ -9,7 +9,7 @@ Buffer = bytes | memoryview
 """What was read; a view where it is large, so that cutting it copies nothing."""
 
 VIEW_BYTES = 16 * 1024
-"""From this on a view earns its making."""
+"""Over this a view earns its making."""
 
 
 class Incomplete:

@@ -48,7 +48,8 @@ class GatewayLink:
     def send(self, call_id: int, kind: int, payload: bytes, flags: int) -> None:
         """Queue one frame; all that wait travel together."""
         self._out.append(HEADER.pack(len(payload), call_id, kind, flags))
-        self._out.append(payload)
+        if payload:
+            self._out.append(payload)
         self._on_dirty()
 
     def send_state(self, state: dict[str, Any]) -> None:

@@ -156,11 +156,11 @@ class WorkerProcess:
             LoadError: the command, the handshake or the handler failed, or it took over start_timeout.
         """
         (data, their_data), (control, their_control) = socket.socketpair(), socket.socketpair()
-        for sock in (data, their_data):
-            widen(sock)
         with contextlib.ExitStack() as unused:
             for sock in (data, control):
                 unused.callback(sock.close)
+            for sock in (data, their_data, control):
+                widen(sock)
             with their_data, their_control:
                 async with self._low.lent_to(their_data.fileno(), their_control.fileno()) as numbers:
                     process = await self._start_process(*numbers)
@@ -303,8 +303,10 @@ class WorkerProcess:
         """A frame to the main thread of the worker; what comes in one turn of the loop travels in one write."""
         if not self._unsent:
             asyncio.get_running_loop().call_soon(self._flush_data)
-        self._unsent += (HEADER.pack(len(payload), call_id, kind, flags), payload)
-        self._unsent_bytes += len(payload)
+        self._unsent.append(HEADER.pack(len(payload), call_id, kind, flags))
+        if payload:
+            self._unsent.append(payload)
+        self._unsent_bytes += HEADER.size + len(payload)
 
     def _flush_data(self) -> None:
         parts, size = self._unsent, self._unsent_bytes

@@ -169,7 +169,7 @@ async def test_a_large_upload_passes_through_a_bounded_gateway(
 
 
 async def test_a_body_that_was_answered_is_not_kept(fast: Gateway, session: aiohttp.ClientSession) -> None:
-    """A call and its answer in pieces hold each other until the collector comes, which may be hundreds of calls later."""
+    """A call and its answer in pieces hold each other until the collector comes: hundreds of calls later, perhaps."""
     body = os.urandom(MIB)
 
     async def call() -> None:

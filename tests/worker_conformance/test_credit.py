@@ -63,6 +63,18 @@ def test_credit_for_less_than_a_piece_adds_up(worker: Wire) -> None:
     assert worker.answer(call).body == pattern(WINDOW_BYTES + 2 * PIECE_BYTES)
 
 
+def test_credit_for_half_a_window_at_once_is_enough(worker: Wire) -> None:
+    """So much a reader may owe, so no worker may wait for less."""
+    call, credited = worker.open(command("bytes", size=BIG), auto_credit=False), 0
+
+    while BIG - credited > WINDOW_BYTES:
+        worker.until(lambda owed=credited: call.received - owed >= WINDOW_BYTES // 2, "half a window of the answer")
+        worker.credit(call, call.received - credited)
+        credited = call.received
+
+    assert worker.answer(call).body == pattern(BIG)
+
+
 def test_answer_of_one_window_needs_no_credit(worker: Wire) -> None:
     call = worker.open(command("bytes", size=WINDOW_BYTES), auto_credit=False)
 
