@@ -39,6 +39,7 @@ from dcf.gateway.stats_publisher import publish, run_stats_publisher
 from dcf.gateway.stopping import Stopping
 from dcf.gateway.token import ManagementToken
 from dcf.gateway.trusted_peers import TrustedPeers
+from dcf.heap import keep_heap
 from dcf.lifecycle import die_with_parent, open_task_set, running, unpack_group, until_signalled
 from dcf.logs import configure_logs
 from dcf.store.contract import CountWriter
@@ -160,6 +161,7 @@ def main() -> int:
         configure_logs(settings.log_level)
         if settings.ready_fd is not None:
             die_with_parent()
+        keep_heap()
         uvloop.run(serve(settings))
         return 0
     except Exception as error:

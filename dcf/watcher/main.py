@@ -18,6 +18,7 @@ import uvloop
 
 from dcf.env import read_settings
 from dcf.errors import ConfigError
+from dcf.heap import keep_heap
 from dcf.lifecycle import TaskSet, open_task_set, running, unpack_group, until_signalled
 from dcf.logs import configure_logs
 from dcf.nvidia import list_gpus
@@ -113,6 +114,7 @@ def main() -> int:
         configure_logs(settings.log_level)
         # Before anything listens: it is settled in a moment, and a replica without its GPU has no sense.
         settings = reserve_gpus(settings, os.environ, list_gpus)
+        keep_heap()
         with closing(LowDescriptors()) as low:
             return uvloop.run(serve(settings, low))
     except Exception as error:
