@@ -1,7 +1,7 @@
 """Serve gRPC: pb.Gateway, dcf.v1.Gateway, health and reflection.
 
-In:   a socket that only the gateway's listener connects to.
-Out:  a server that runs for the life of a block and ends when it is drained.
+In:   connections that the gateway's listener hands over.
+Out:  a server that answers them for the life of a block and ends when it is drained.
 """
 
 from __future__ import annotations
@@ -9,15 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
-import grpc.aio
 from google.protobuf import descriptor_pool
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
-from dcf.errors import ConfigError
 from dcf.gateway.admin import Admin
 from dcf.gateway.grpc_pb import PbGateway
 from dcf.gateway.grpc_v1 import V1Gateway
@@ -26,17 +23,11 @@ from dcf.gateway.stopping import Stopping
 from dcf.gateway.token import ManagementToken
 from dcf.lifecycle import open_task_set
 from dcf.rpc import pb_gateway_pb2, v1_gateway_pb2
-from dcf.rpc.services import OPTIONS, generic_handler
+from dcf.rpc.grpc_server import GrpcServer
+from dcf.rpc.services import generic_handler
 
 PB = pb_gateway_pb2.DESCRIPTOR.services_by_name["Gateway"]
 V1 = v1_gateway_pb2.DESCRIPTOR.services_by_name["Gateway"]
-
-SERVER_OPTIONS = (
-    *OPTIONS,
-    # Clients behind a NAT keep their connection warm; gRPC's default calls a ping every 10 s an attack.
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-)
 
 FLUSH_S = 5.0
 """For the last answers to reach slow readers, once all calls have ended."""
@@ -46,24 +37,29 @@ LAST_WORD_S = 0.2
 
 @asynccontextmanager
 async def open_grpc_api(
-    address: str,
-    invoker: Invoker,
-    admin: Admin,
-    token: ManagementToken,
-    stopping: Stopping,
-) -> AsyncIterator[grpc.aio.Server]:
-    """Serve on `address` (`unix:/path`, `unix-abstract:name`); at the end calls in flight have `stopping.left_s()`.
+    invoker: Invoker, admin: Admin, token: ManagementToken, stopping: Stopping
+) -> AsyncIterator[GrpcServer]:
+    """At the end calls in flight have `stopping.left_s()`.
 
     Args:
         stopping: once it is set, health says NOT_SERVING and endless streams end.
-
-    Raises:
-        ConfigError: it cannot listen there.
     """
-    if address.startswith("unix:"):
-        # A socket file of a killed predecessor would be in the way.
-        Path(address.removeprefix("unix:")).unlink(missing_ok=True)
-    server = grpc.aio.server(options=SERVER_OPTIONS)
+    async with open_task_set() as tasks:
+        server = GrpcServer(tasks)
+        endless = await _register(server, invoker, admin, token, stopping)
+        tasks.start("grpc stop", _stop(server, *endless, stopping))
+        try:
+            yield server
+        finally:
+            # Also where the block ended by an error: who asks must not be sent here any more.
+            stopping.set()
+            await _until_idle(invoker, stopping)
+            await server.stop(min(stopping.left_s(), FLUSH_S))
+
+
+async def _register(
+    server: GrpcServer, invoker: Invoker, admin: Admin, token: ManagementToken, stopping: Stopping
+) -> tuple[_Health, _EndlessStreams]:
     server.add_generic_rpc_handlers(
         (
             generic_handler(PB, PbGateway(invoker, admin, token, stopping)),
@@ -78,22 +74,7 @@ async def open_grpc_api(
         await served.set(name, health_pb2.HealthCheckResponse.SERVING)
     shown = _Reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), endless)
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(shown, server)
-    try:
-        bound = server.add_insecure_port(address)
-    except RuntimeError as error:
-        raise ConfigError(f"gRPC cannot listen on {address}: {error}") from error
-    if not bound:
-        raise ConfigError(f"gRPC cannot listen on {address}")
-    await server.start()
-    async with open_task_set() as tasks:
-        tasks.start("grpc stop", _stop(server, served, endless, stopping))
-        try:
-            yield server
-        finally:
-            # Also where the block ended by an error: who asks must not be sent here any more.
-            stopping.set()
-            await _until_idle(invoker, stopping)
-            await server.stop(min(stopping.left_s(), FLUSH_S))
+    return served, endless
 
 
 async def _until_idle(invoker: Invoker, stopping: Stopping) -> None:
@@ -102,7 +83,7 @@ async def _until_idle(invoker: Invoker, stopping: Stopping) -> None:
         await asyncio.sleep(0.02)
 
 
-async def _stop(server: grpc.aio.Server, served: _Health, endless: _EndlessStreams, stopping: Stopping) -> None:
+async def _stop(server: GrpcServer, served: _Health, endless: _EndlessStreams, stopping: Stopping) -> None:
     """At the moment that HTTP stops too: new calls are refused; clients hear it and go elsewhere."""
     await stopping.wait()
     await served.enter_graceful_shutdown()

@@ -9,20 +9,18 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, NoReturn
+from typing import NoReturn
 from urllib.parse import quote
 
 import grpc
-import grpc.aio
 from google.rpc import status_pb2
 
 from dcf.errors import InternalError, InvalidInputError, InvocationError
+from dcf.rpc.grpc_call import Rpc, RpcEndedError
 from dcf.rpc.status import status_of
 from dcf.rpc.v1_gateway_pb2 import ErrorDetail
 
 log = logging.getLogger(__name__)
-
-Context = grpc.aio.ServicerContext[Any, Any]
 
 TRAILER = "grpc-status-details-bin"
 
@@ -37,7 +35,13 @@ FOREVER_S = 1e6
 """A deadline later than this is none: gRPC says "no deadline" in several ways."""
 
 
-async def abort(context: Context, error: InvocationError, *, message_index: int = -1) -> NoReturn:
+def abort(rpc: Rpc, error: InvocationError, *, message_index: int = -1) -> NoReturn:
+    """`end`, and the implementation with it, by RpcEndedError."""
+    end(rpc, error, message_index=message_index)
+    raise RpcEndedError
+
+
+def end(rpc: Rpc, error: InvocationError, *, message_index: int = -1) -> None:
     """End the call with `error`. `message_index`: which message of a stream it is about."""
     status = status_of(error)
     code = grpc.StatusCode[status.grpc]
@@ -58,45 +62,42 @@ async def abort(context: Context, error: InvocationError, *, message_index: int 
         detail.traceback = error.traceback.encode("utf-8", "replace")[-room:].decode("utf-8", "ignore")
     whole = status_pb2.Status(code=code.value[0], message=text)
     whole.details.add().Pack(detail)
-    await context.abort(code, text, trailing_metadata=((TRAILER, whole.SerializeToString()),))
-    raise AssertionError("abort does not return")
+    rpc.finish(code, text, ((TRAILER, whole.SerializeToString()),))
+
+
+def end_on_bug(rpc: Rpc) -> None:
+    """The same for what should never happen; called where it is handled."""
+    log.exception("a gRPC call failed on a bug of DCF")
+    end(rpc, InternalError("the gateway failed on this call; its log says why"))
 
 
 @asynccontextmanager
-async def answering(context: Context) -> AsyncIterator[None]:
+async def answering(rpc: Rpc) -> AsyncIterator[None]:
     """Whatever goes wrong inside becomes a status; never a text of Python's."""
     try:
         yield
-    except grpc.aio.AbortError:
+    except RpcEndedError:
         raise
     except InvocationError as error:
-        await abort(context, error)
-    except Exception:
-        log.exception("a gRPC call failed on a bug of DCF")
-        await abort(context, InternalError("the gateway failed on this call; its log says why"))
+        abort(rpc, error)
+    except Exception as error:
+        end_on_bug(rpc)
+        raise RpcEndedError from error
 
 
-def metadata_value(context: Context, key: str) -> str | bytes | None:
-    """The first value of a metadata key that the client sent."""
-    for name, value in context.invocation_metadata() or ():
-        if name == key:
-            return value
-    return None
-
-
-def call_id(context: Context) -> str | None:
+def call_id(rpc: Rpc) -> str | None:
     """The caller's own id of the call. Raises InvalidInputError."""
-    given = metadata_value(context, "x-call-id")
+    given = rpc.header("x-call-id")
     if given is None:
         return None
-    if not (isinstance(given, str) and given.isascii() and given.isprintable() and 0 < len(given) <= MAX_CALL_ID):
+    if not (given.isascii() and given.isprintable() and 0 < len(given) <= MAX_CALL_ID):
         raise InvalidInputError(f"x-call-id: expected 1 to {MAX_CALL_ID} printable ASCII characters")
     return given
 
 
-def remaining_s(context: Context) -> float | None:
+def remaining_s(rpc: Rpc) -> float | None:
     """Until the client's deadline; None where it has none."""
-    left_s = context.time_remaining()
+    left_s = rpc.time_remaining()
     return None if left_s is None or left_s > FOREVER_S else max(left_s, 0.001)
 
 

@@ -12,22 +12,26 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from typing import Any, cast
 
 import grpc.aio
 
 from dcf.errors import ClusterUnavailableError, InternalError, InvocationError
 from dcf.gateway.call import PendingCall
-from dcf.gateway.grpc_errors import Context, abort, remaining_s
+from dcf.gateway.grpc_errors import abort, remaining_s
 from dcf.gateway.invoke import Invoker, located
 from dcf.gateway.reply import ReplyStream
+from dcf.gateway.router import FunctionEntry
 from dcf.lifecycle import TaskSet, open_task_set
+from dcf.rpc.grpc_call import Rpc
 from dcf.rpc.pb_gateway_pb2 import InvokeServiceRequest, Messages
 
 log = logging.getLogger(__name__)
 
 IN_FLIGHT = 64
 """Messages read and not yet answered. Enough to fill every slot that one video stream can use."""
+
+TOGETHER_BYTES = 64 * 1024
+"""Outputs that are ready are sent together."""
 
 HELD_BYTES = 64 * 1024 * 1024
 """Of inputs in flight and answers that wait for their turn; one message over it travels alone."""
@@ -48,9 +52,9 @@ class _Message:
 class _Exchange:
     """One stream. Touched only by the event loop of the gateway."""
 
-    def __init__(self, invoker: Invoker, context: Context, tasks: TaskSet) -> None:
+    def __init__(self, invoker: Invoker, rpc: Rpc, tasks: TaskSet) -> None:
         self._invoker = invoker
-        self._context = context
+        self._rpc = rpc
         self._tasks = tasks
         self._line: deque[_Message] = deque()
         """In the order in which they came and are answered."""
@@ -69,31 +73,35 @@ class _Exchange:
             while len(self._line) >= IN_FLIGHT or (self._held_bytes >= HELD_BYTES and self._line):
                 self._room.clear()
                 await self._room.wait()
-            request = await cast("Any", self._context).read()
+            request = await self._rpc.read()
             if request is grpc.aio.EOF:
                 self.end(None)
                 return
-            await self._take(request)
+            entry = self._invoker.known(request.Service)
+            if entry is None:
+                try:
+                    entry = await self._invoker.entry(request.Service)
+                except InvocationError as error:
+                    self._set(self._append(request), error)
+                    continue
+            # Only now: the reader may be stopped while it waits for the store, and this message is not taken then.
+            self._take(entry, request)
 
-    async def _take(self, request: InvokeServiceRequest) -> None:
+    def _append(self, request: InvokeServiceRequest) -> _Message:
         message = _Message(len(request.Input))
-        try:
-            entry = await self._invoker.entry(request.Service)
-        except InvocationError as error:
-            message.outcome = error
-        # Only now: the reader may be stopped while it waits for the store, and this message is not taken then.
         self._line.append(message)
         self._held_bytes += message.input_bytes
-        if message.outcome is not None:
-            self._set(message, message.outcome)
-            return
+        return message
+
+    def _take(self, entry: FunctionEntry, request: InvokeServiceRequest) -> None:
+        message = self._append(request)
         try:
             message.call = self._invoker.begin(
                 entry,
                 request.Input,
                 encoded=b"",
                 then=lambda call: self._on_settled(message, call),
-                timeout_s=remaining_s(self._context),
+                timeout_s=remaining_s(self._rpc),
             )
         except InvocationError as error:
             self._set(message, error)
@@ -139,20 +147,30 @@ class _Exchange:
         """Answer them in their order, to the end of the stream."""
         index = 0
         while self._line or not self._ended:
-            while self._line and (outcome := self._line[0].outcome) is not None:
-                message = self._line[0]
-                if isinstance(outcome, InvocationError):
-                    await abort(self._context, outcome, message_index=index)
-                await self._context.write(Messages(Output=outcome))
-                self._line.popleft()
-                self._held_bytes -= message.input_bytes + len(outcome)
+            outputs = self._outputs()
+            if outputs:
+                await self._rpc.write(*(Messages(Output=output) for output in outputs))
+                for output in outputs:
+                    self._held_bytes -= self._line.popleft().input_bytes + len(output)
                 self._room.set()
-                index += 1
-            if self._line or not self._ended:
+                index += len(outputs)
+            elif self._line and isinstance(error := self._line[0].outcome, InvocationError):
+                abort(self._rpc, error, message_index=index)
+            else:
                 self._changed.clear()
                 await self._changed.wait()
         if self._error is not None:
-            await abort(self._context, self._error, message_index=index)
+            abort(self._rpc, self._error, message_index=index)
+
+    def _outputs(self) -> list[bytes]:
+        """Those at the front of the line, about TOGETHER_BYTES of them."""
+        outputs, size = [], 0
+        for message in self._line:
+            if not isinstance(message.outcome, bytes) or size >= TOGETHER_BYTES:
+                break
+            outputs.append(message.outcome)
+            size += len(message.outcome)
+        return outputs
 
     def close(self) -> None:
         """Whatever is in flight still, nobody waits for."""
@@ -161,14 +179,14 @@ class _Exchange:
                 self._invoker.abandon(message.call)
 
 
-async def run_invokes(invoker: Invoker, context: Context, stopping: asyncio.Event) -> None:
+async def run_invokes(invoker: Invoker, rpc: Rpc, stopping: asyncio.Event) -> None:
     """Serve one stream to its end. Cancelling it cancels the calls in flight.
 
     With `stopping` no more is read; what is in flight is delivered, then the
     client is told to connect again.
     """
     async with open_task_set() as tasks:
-        exchange = _Exchange(invoker, context, tasks)
+        exchange = _Exchange(invoker, rpc, tasks)
         tasks.on_failure = lambda error: exchange.end(InternalError("the gateway failed on this stream"))
         tasks.start("reader", exchange.read())
         tasks.start("stop", _stop_reading(tasks, exchange, stopping))

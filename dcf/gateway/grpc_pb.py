@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Coroutine
 from contextlib import aclosing
 from typing import Any
 
 from dcf.domain.scaling import MAX_REPLICAS
 from dcf.errors import HandlerError, InvalidInputError
 from dcf.gateway.admin import Admin
-from dcf.gateway.grpc_errors import Context, answering, call_id, metadata_value, remaining_s
+from dcf.gateway.grpc_errors import answering
 from dcf.gateway.grpc_invokes import run_invokes
+from dcf.gateway.grpc_unary import begin_unary
 from dcf.gateway.invoke import Invoker
+from dcf.gateway.reply import Reply
 from dcf.gateway.token import ManagementToken
 from dcf.rpc import pb_gateway_pb2 as pb
+from dcf.rpc.grpc_call import Rpc
 
 LOG_LINES = 1000
 LOG_BYTES = 1024 * 1024
@@ -36,12 +40,10 @@ class PbGateway:
 
     # calls
 
-    async def Invoke(self, request: pb.InvokeServiceRequest, context: Context) -> pb.Message:
+    def Invoke(self, request: pb.InvokeServiceRequest, rpc: Rpc) -> Coroutine[Any, Any, None] | None:
         """One call; its answer must be text."""
-        async with answering(context):
-            reply = await self._invoker.invoke(
-                request.Service, request.Input, invocation_id=call_id(context), timeout_s=remaining_s(context)
-            )
+
+        def encode(reply: Reply) -> pb.Message:
             try:
                 return pb.Message(Msg=reply.body.decode())
             except UnicodeDecodeError as error:
@@ -54,77 +56,79 @@ class PbGateway:
                     invocation_id=reply.invocation_id,
                 ) from error
 
-    async def Invokes(self, requests: object, context: Context) -> None:
+        return begin_unary(self._invoker, rpc, request.Service, request.Input, b"", encode)
+
+    async def Invokes(self, requests: object, rpc: Rpc) -> None:
         """Pipelined calls, answers in order."""
-        async with answering(context):
-            await run_invokes(self._invoker, context, self._stopping)
+        async with answering(rpc):
+            await run_invokes(self._invoker, rpc, self._stopping)
 
     # readable by everybody
 
-    async def List(self, request: pb.Empty, context: Context) -> pb.Functions:
+    async def List(self, request: pb.Empty, rpc: Rpc) -> pb.Functions:
         """All functions by name."""
-        async with answering(context):
+        async with answering(rpc):
             return pb.Functions(Functions=[_function(view) for view in await self._admin.list()])
 
-    async def GetMeta(self, request: pb.FunctionRequest, context: Context) -> pb.Function:
+    async def GetMeta(self, request: pb.FunctionRequest, rpc: Rpc) -> pb.Function:
         """One function."""
-        async with answering(context):
+        async with answering(rpc):
             return _function(await self._admin.describe(request.FunctionName))
 
-    async def Info(self, request: pb.Empty, context: Context) -> pb.Message:
+    async def Info(self, request: pb.Empty, rpc: Rpc) -> pb.Message:
         """Version and facts, as JSON."""
-        async with answering(context):
+        async with answering(rpc):
             return pb.Message(Msg=json.dumps(self._admin.info()))
 
-    async def HealthCheck(self, request: pb.Empty, context: Context) -> pb.Message:
+    async def HealthCheck(self, request: pb.Empty, rpc: Rpc) -> pb.Message:
         """That it answers."""
         return pb.Message(Msg="OK")
 
     # management
 
-    async def Deploy(self, request: pb.CreateFunctionRequest, context: Context) -> pb.Message:
+    async def Deploy(self, request: pb.CreateFunctionRequest, rpc: Rpc) -> pb.Message:
         """Create or replace."""
-        return await self._deploy(request, context, must_exist=False)
+        return await self._deploy(request, rpc, must_exist=False)
 
-    async def Update(self, request: pb.CreateFunctionRequest, context: Context) -> pb.Message:
+    async def Update(self, request: pb.CreateFunctionRequest, rpc: Rpc) -> pb.Message:
         """Replace what is there."""
-        return await self._deploy(request, context, must_exist=True)
+        return await self._deploy(request, rpc, must_exist=True)
 
-    async def _deploy(self, request: pb.CreateFunctionRequest, context: Context, *, must_exist: bool) -> pb.Message:
-        async with answering(context):
-            self._check(context)
+    async def _deploy(self, request: pb.CreateFunctionRequest, rpc: Rpc, *, must_exist: bool) -> pb.Message:
+        async with answering(rpc):
+            self._check(rpc)
             view = await self._admin.deploy(_deploy_data(request), must_exist=must_exist)
             done = "updated" if must_exist else "deployed"
             return pb.Message(Msg=f"function {view['name']} {done} (generation {view['generation']})")
 
-    async def Delete(self, request: pb.DeleteFunctionRequest, context: Context) -> pb.Message:
+    async def Delete(self, request: pb.DeleteFunctionRequest, rpc: Rpc) -> pb.Message:
         """Remove a function and its counts."""
-        async with answering(context):
-            self._check(context)
+        async with answering(rpc):
+            self._check(rpc)
             await self._admin.delete(request.FunctionName)
             return pb.Message(Msg=f"function {request.FunctionName} deleted")
 
-    async def GetLog(self, request: pb.FunctionRequest, context: Context) -> pb.Message:
+    async def GetLog(self, request: pb.FunctionRequest, rpc: Rpc) -> pb.Message:
         """The last lines of all replicas, as text."""
-        async with answering(context):
-            self._check(context)
+        async with answering(rpc):
+            self._check(rpc)
             lines = await self._admin.log(request.FunctionName, tail=LOG_LINES)
             async with aclosing(lines):
                 text = "".join([f"{line.text}\n" async for line in lines])
             data = text.encode("utf-8", "replace")
             return pb.Message(Msg=data[-LOG_BYTES:].decode("utf-8", "ignore"))
 
-    async def ReplicaUpdate(self, request: pb.ScaleServiceRequest, context: Context) -> pb.Message:
+    async def ReplicaUpdate(self, request: pb.ScaleServiceRequest, rpc: Rpc) -> pb.Message:
         """Pin the replica number."""
-        async with answering(context):
-            self._check(context)
+        async with answering(rpc):
+            self._check(rpc)
             if request.Replicas > MAX_REPLICAS:
                 raise InvalidInputError(f"Replicas: {request.Replicas} is over {MAX_REPLICAS}")
             view = await self._admin.scale(request.ServiceName, int(request.Replicas))
             return pb.Message(Msg=f"function {view['name']} scaled to {view['replicas']}")
 
-    def _check(self, context: Context) -> None:
-        self._token.check(metadata_value(context, "authorization"))
+    def _check(self, rpc: Rpc) -> None:
+        self._token.check(rpc.header("authorization"))
 
 
 def _deploy_data(request: pb.CreateFunctionRequest) -> dict[str, Any]:

@@ -46,8 +46,8 @@ class Invoker:
         """Looks a function up in the store: it may have been deployed through another gateway just now."""
         self.in_flight = 0
         """Calls that were admitted or wait, of all protocols."""
-        self.on_end: Callable[[FunctionEntry, int, float], None] = lambda entry, code, seconds: None
-        """A call ended, or its stream began: with which HTTP status, and how long after it came."""
+        self.on_end: Callable[[FunctionEntry, int, float, float], None] = lambda entry, code, came_at, now: None
+        """A call ended, or its stream began: with which HTTP status; when it came, and now, on the loop's clock."""
         self._router = router
         self._prefix = secrets.token_hex(6)
         self._count = 0
@@ -57,13 +57,17 @@ class Invoker:
         self._count += 1
         return f"{self._prefix}-{self._count:x}"
 
+    def known(self, function: str) -> FunctionEntry | None:
+        """The function, where this gateway has heard of it; else `entry` may find it."""
+        return self._router.functions.get(function)
+
     async def entry(self, function: str) -> FunctionEntry:
         """The function. Raises FunctionNotFoundError."""
-        entry = self._router.functions.get(function)
+        entry = self.known(function)
         if entry is None:
             if self.find:
                 await self.find(function)
-            entry = self._router.functions.get(function)
+            entry = self.known(function)
             if entry is None:
                 raise FunctionNotFoundError(f"no function {function!r} is deployed", function=function)
         return entry
@@ -236,7 +240,7 @@ class Invoker:
         if call.timer is not None:
             call.timer.cancel()
         self.in_flight -= 1
-        self.on_end(call.entry, code, call.loop.time() - call.came_at)
+        self.on_end(call.entry, code, call.came_at, call.loop.time())
 
     async def converse(
         self, entry: FunctionEntry, *, encoded: bytes, invocation_id: str | None = None, timeout_s: float | None = None
@@ -264,7 +268,7 @@ class Invoker:
                 error.function, error.invocation_id = entry.spec.name, call.invocation_id
             raise
         finally:
-            self.on_end(entry, code, call.loop.time() - came_at)
+            self.on_end(entry, code, came_at, call.loop.time())
         return conversation
 
     async def is_bidirectional(self, entry: FunctionEntry, timeout_s: float | None = None) -> bool:

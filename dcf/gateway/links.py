@@ -56,13 +56,13 @@ class Links:
     def _count(self, entry: FunctionEntry, wait_s: float, batch: int) -> None:
         self._stats.count(entry.spec.name, entry.spec.uid, wait_s, batch)
 
-    def count_end(self, entry: FunctionEntry, code: int, seconds: float) -> None:
-        """A call ended so, so long after it came."""
+    def count_end(self, entry: FunctionEntry, code: int, came_at: float, now: float) -> None:
+        """A call ended so; both times are the loop's."""
         if entry.removed:
             return  # nothing of it is counted any more
         name, uid = entry.spec.name, entry.spec.uid
-        self._stats.count_end(name, uid, code, seconds)
-        cold_start_s = entry.meter.end(code, asyncio.get_running_loop().time())
+        self._stats.count_end(name, uid, code, now - came_at)
+        cold_start_s = entry.meter.end(code, now)
         if cold_start_s is not None:
             self._stats.count_cold_start(name, uid, cold_start_s)
         elif not (entry.queued or entry.asking):

@@ -1,8 +1,7 @@
 """Serve HTTP and gRPC on one port.
 
-A gRPC connection begins with the HTTP/2 preface; it is piped to the gRPC
-server's Unix socket. Any other is handed to the protocol of HTTP, which
-then owns the transport: HTTP pays nothing for it.
+A gRPC connection begins with the HTTP/2 preface. By that the listener hands
+each to the protocol that it is for, which then owns the transport.
 """
 
 from __future__ import annotations
@@ -16,10 +15,9 @@ from dataclasses import dataclass
 
 from dcf.errors import ConfigError
 from dcf.gateway.trusted_peers import TrustedPeers
-from dcf.lifecycle import TaskSet
 from dcf.rpc.first_bytes import FirstBytes, hand_over
+from dcf.rpc.grpc_server import GrpcServer
 from dcf.rpc.http2 import PREFACE
-from dcf.rpc.pipe import Pipes
 
 UNSENT_BYTES = 128 * 1024
 """Kept by the kernel for a connection beyond what its peer has taken. By default that grows to some MiB, which a
@@ -51,22 +49,23 @@ class _Connection(FirstBytes):
         if len(data) < len(PREFACE) and PREFACE.startswith(data):
             return False
         if data.startswith(PREFACE):
-            self._listener.start_pipe(transport, data)
+            server = self._listener.grpc.of(transport.get_extra_info("peername"))
+            hand_over(transport, server.connection(), data)
         else:
             hand_over(transport, self._listener.http_protocol(), data)
         return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GrpcSockets:
-    """Which gRPC server a connection is passed on to; abstract Unix sockets."""
+class GrpcServers:
+    """Which gRPC server answers a connection."""
 
-    trusted: str
-    others: str
-    """Of those that may call functions and manage nothing; not used where `who` is everybody."""
+    trusted: GrpcServer
+    others: GrpcServer
+    """Of those that may call functions and manage nothing; the same where `who` is everybody."""
     who: TrustedPeers
 
-    def of(self, peer: object) -> str:
+    def of(self, peer: object) -> GrpcServer:
         """The one for a peer; `peer` is what the transport says of it."""
         host = peer[0] if isinstance(peer, tuple) else None
         return self.trusted if self.who.include(host) else self.others
@@ -75,14 +74,9 @@ class GrpcSockets:
 class Listener:
     """Touched only by the event loop of the gateway."""
 
-    def __init__(self, http_protocol: Callable[[], asyncio.Protocol], grpc: GrpcSockets, tasks: TaskSet) -> None:
+    def __init__(self, http_protocol: Callable[[], asyncio.Protocol], grpc: GrpcServers) -> None:
         self.http_protocol = http_protocol
-        self._grpc = grpc
-        self._pipes = Pipes(tasks)
-
-    def start_pipe(self, transport: asyncio.Transport, data: bytes) -> None:
-        """Connect a gRPC client to the gRPC server."""
-        self._pipes.start(transport, data, self._grpc.of(transport.get_extra_info("peername")))
+        self.grpc = grpc
 
 
 @asynccontextmanager

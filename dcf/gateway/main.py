@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from signal import SIGINT, SIGTERM
@@ -29,7 +28,7 @@ from dcf.gateway.http_front import HttpFronts, open_http_fronts
 from dcf.gateway.http_system import HttpSystem
 from dcf.gateway.invoke import Invoker
 from dcf.gateway.links import Links
-from dcf.gateway.listener import GrpcSockets, Listener, open_listener
+from dcf.gateway.listener import GrpcServers, Listener, open_listener
 from dcf.gateway.load_publisher import LoadPublisher
 from dcf.gateway.metrics import Metrics
 from dcf.gateway.router import Router
@@ -42,6 +41,7 @@ from dcf.gateway.trusted_peers import TrustedPeers
 from dcf.heap import keep_heap
 from dcf.lifecycle import die_with_parent, open_task_set, running, unpack_group, until_signalled
 from dcf.logs import configure_logs
+from dcf.rpc.grpc_server import GrpcServer
 from dcf.store.contract import CountWriter
 from dcf.store.redis_store import open_store
 
@@ -57,7 +57,6 @@ async def serve(settings: GatewaySettings) -> None:
     )
     trusted = TrustedPeers.of_this_host() if settings.trusts_this_host_alone else TrustedPeers()
     host, port = settings.address()
-    grpc_name = f"dcf-gateway-{os.getpid()}-{secrets.token_hex(8)}"
     stopping = Stopping(settings.drain_s)
     router, stats = Router(), Stats(settings.gateway_id)
     invoker = Invoker(router)
@@ -83,14 +82,13 @@ async def serve(settings: GatewaySettings) -> None:
                 load_publisher=load.run(),
                 liveness=links.run_liveness(),
             ),
-            open_grpc_api(f"unix-abstract:{grpc_name}", invoker, admin, token, stopping),
-            _open_others_grpc(f"{grpc_name}-others", settings, invoker, admin, stopping) as others_grpc,
+            open_grpc_api(invoker, admin, token, stopping) as grpc,
+            _open_others_grpc(grpc, settings, invoker, admin, stopping) as others_grpc,
             open_http_api(http_api, stopping) as make_aiohttp,
             open_http_fronts(HttpFronts(invoker, router, stopping, tasks, make_aiohttp)) as http_protocol,
         ):
             await sync.synced.wait()
-            sockets = GrpcSockets(trusted=f"\0{grpc_name}", others=others_grpc, who=trusted)
-            listener = Listener(http_protocol, sockets, tasks)
+            listener = Listener(http_protocol, GrpcServers(trusted=grpc, others=others_grpc, who=trusted))
             async with open_listener(listener, host=host, port=port, descriptor=settings.listen_fd):
                 _say_ready(settings.ready_fd)
                 log.info("ready", extra={"address": settings.listen, "gateway": settings.gateway_id})
@@ -101,14 +99,14 @@ async def serve(settings: GatewaySettings) -> None:
 
 @asynccontextmanager
 async def _open_others_grpc(
-    name: str, settings: GatewaySettings, invoker: Invoker, admin: Admin, stopping: Stopping
-) -> AsyncIterator[str]:
-    """A gRPC server of their own for those who may manage nothing; its socket, "" where there is no need."""
+    grpc: GrpcServer, settings: GatewaySettings, invoker: Invoker, admin: Admin, stopping: Stopping
+) -> AsyncIterator[GrpcServer]:
+    """A server of their own for those who may manage nothing; `grpc` where there are none."""
     if not settings.trusts_this_host_alone:
-        yield ""
+        yield grpc
         return
-    async with open_grpc_api(f"unix-abstract:{name}", invoker, admin, ManagementToken(closed=True), stopping):
-        yield f"\0{name}"
+    async with open_grpc_api(invoker, admin, ManagementToken(closed=True), stopping) as others:
+        yield others
 
 
 async def _resume_counts(store: CountWriter, stats: Stats) -> None:

@@ -62,7 +62,7 @@ class GrpcStream(asyncio.Protocol):
         """The peer has said that it sends no more."""
         self._on_message = on_message
         self._transport: asyncio.Transport | None = None
-        self._reader = Http2Reader()
+        self._reader = Http2Reader(OUR_FRAME_SIZE)
         self._headers = hpack.Decoder()
         self._block = b""
         """Of a HEADERS frame that goes on in another."""

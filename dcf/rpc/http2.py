@@ -22,6 +22,7 @@ HEADERS = 1
 PRIORITY = 2
 RST_STREAM = 3
 SETTINGS = 4
+PUSH_PROMISE = 5
 PING = 6
 GOAWAY = 7
 WINDOW_UPDATE = 8
@@ -39,6 +40,7 @@ ENABLE_PUSH = 2
 MAX_CONCURRENT_STREAMS = 3
 INITIAL_WINDOW_SIZE = 4
 MAX_FRAME_SIZE = 5
+MAX_HEADER_LIST_SIZE = 6
 SIGNATURE = 0xFDCF
 """Ours, in the range for private use: a peer that does not know a setting ignores it."""
 
@@ -46,8 +48,17 @@ DEFAULT_WINDOW = 65_535
 DEFAULT_FRAME_SIZE = 16_384
 LARGEST_WINDOW = 2**31 - 1
 LARGEST_FRAME_SIZE = 2**24 - 1
+
+# Error codes.
+NO_ERROR = 0
+PROTOCOL_ERROR = 1
+INTERNAL_ERROR = 2
+REFUSED_STREAM = 7
+"""Nothing of it was looked at: it may be tried again."""
 CANCEL = 8
-"""Error code of a stream that nobody wants any more."""
+"""Nobody wants the stream any more."""
+COMPRESSION_ERROR = 9
+ENHANCE_YOUR_CALM = 11
 
 _HEADER = Struct("!HBBBI")
 HEADER_BYTES = _HEADER.size
@@ -68,7 +79,7 @@ def pack_head(kind: int, flags: int, stream: int, size: int) -> bytes:
     return _HEADER.pack(size >> 8, size & 0xFF, kind, flags, stream)
 
 
-def pack_frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+def pack_frame(kind: int, flags: int, stream: int, payload: Buffer = b"") -> bytes:
     """One frame as bytes."""
     return pack_head(kind, flags, stream, len(payload)) + payload
 
@@ -98,9 +109,14 @@ def unpack_number(payload: Buffer) -> int:
 
 
 def pack_headers(stream: int, pairs: Iterable[tuple[bytes, bytes]], flags: int = 0) -> bytes:
-    """A HEADERS frame that is whole; the pairs together are shorter than a frame may be."""
+    """A HEADERS frame; what is more than every peer takes in one goes on in CONTINUATION frames."""
     block = b"".join(b"\x00" + _text(name) + _text(value) for name, value in pairs)
-    return pack_frame(HEADERS, flags | END_HEADERS, stream, block)
+    if len(block) <= DEFAULT_FRAME_SIZE:
+        return pack_frame(HEADERS, flags | END_HEADERS, stream, block)
+    parts = [block[at : at + DEFAULT_FRAME_SIZE] for at in range(0, len(block), DEFAULT_FRAME_SIZE)]
+    frames = [pack_frame(HEADERS, flags, stream, parts[0])]
+    frames += [pack_frame(CONTINUATION, 0, stream, part) for part in parts[1:-1]]
+    return b"".join((*frames, pack_frame(CONTINUATION, END_HEADERS, stream, parts[-1])))
 
 
 def _text(value: bytes) -> bytes:
@@ -132,13 +148,15 @@ def strip(frame: Http2Frame) -> Buffer:
 class Http2Reader:
     """Collects what a connection delivers; hands out frames as they become whole."""
 
-    __slots__ = ("_rest",)
+    __slots__ = ("_largest", "_rest")
 
-    def __init__(self) -> None:
+    def __init__(self, largest: int) -> None:
+        """`largest`: bytes that a frame may have."""
+        self._largest = largest
         self._rest = Incomplete()
 
     def feed(self, data: bytes) -> list[Http2Frame]:
-        """Frames that are whole now, in order."""
+        """Frames that are whole now, in order. Raises ProtocolError at one that is too large."""
         if self._rest.parts:
             whole = self._rest.complete(data)
             if whole is None:
@@ -150,6 +168,8 @@ class Http2Reader:
             high, low, kind, flags, stream = _HEADER.unpack_from(data, position)
             start = position + HEADER_BYTES
             stop = start + (high << 8 | low)
+            if stop - start > self._largest:
+                raise ProtocolError(f"a frame announced {stop - start} bytes; at most {self._largest} are allowed")
             if stop > end:
                 missing = stop - end
                 break

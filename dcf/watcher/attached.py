@@ -1,4 +1,4 @@
-"""Gateways' streams: `Watcher.Attach`, by our own transport or by grpc.aio.
+"""Gateways' streams: `Watcher.Attach`, on a connection of its own or among other calls.
 
 In:   frames of a gateway. Out: calls in the pool; answers and states back.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Iterator
-from typing import Any, cast
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -18,9 +18,9 @@ from dcf.errors import ProtocolError
 from dcf.lifecycle import TaskSet
 from dcf.rpc import frames
 from dcf.rpc.frames import Frame, iter_frames, pack_json, unpack_json
+from dcf.rpc.grpc_call import Rpc
 from dcf.rpc.grpc_stream import ServerStream
 from dcf.rpc.incomplete import Buffer
-from dcf.rpc.v1_watcher_pb2 import Frames
 from dcf.watcher.caller_links import GatewayLink
 from dcf.watcher.worker_pool import WorkerPool
 
@@ -79,11 +79,11 @@ class Gateways:
         self.links.discard(link)
         self._pool.forget(link)
 
-    # -- by grpc.aio: any client of gRPC ------------------------------------------
+    # -- among other calls: any client of gRPC --------------------------------------
 
-    async def attach(self, context: grpc.aio.ServicerContext[Frames, Frames]) -> None:
+    async def attach(self, rpc: Rpc) -> None:
         """One gateway process, for as long as both live."""
-        first: Any = await context.read()
+        first: Any = await rpc.read()
         if first is grpc.aio.EOF:
             return
         dirty = asyncio.Event()
@@ -94,8 +94,8 @@ class Gateways:
         try:
             batch = iter_frames(first.data)
             self.add(link, next(batch, None))
-            self._tasks.start(name, link.run_writer(context, dirty))
-            await self._read(link, batch, context)
+            self._tasks.start(name, link.run_writer(rpc, dirty))
+            await self._read(link, batch, rpc)
         except ProtocolError as error:
             broken = error
         finally:
@@ -106,15 +106,13 @@ class Gateways:
             await self._tasks.stop(name)
         if broken:
             log.error("a gateway broke the protocol", extra={"error": str(broken)})
-            await context.abort(_status_of(broken), str(broken))
+            await rpc.abort(_status_of(broken), str(broken))
 
-    async def _read(
-        self, link: GatewayLink, batch: Iterator[Frame], context: grpc.aio.ServicerContext[Frames, Frames]
-    ) -> None:
+    async def _read(self, link: GatewayLink, batch: Iterator[Frame], rpc: Rpc) -> None:
         """Take frames until the gateway closes its half. Raises ProtocolError."""
         while True:
             self.take(link, batch)
-            message: Any = await cast("Any", context).read()
+            message = await rpc.read()
             if message is grpc.aio.EOF:
                 return
             batch = iter_frames(message.data)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import grpc
-import grpc.aio
-
 from dcf.errors import NoReplicaError, OverloadedError, PayloadTooLargeError
 from dcf.rpc import frames
 from dcf.rpc.frames import HEADER, LAST, PIECE_BYTES, WINDOW_BYTES, Frame, messages_of, pack_credit, pack_json
+from dcf.rpc.grpc_call import Rpc
 from dcf.rpc.status import from_wire, to_wire
 from dcf.rpc.v1_watcher_pb2 import CallReply, CallRequest, Frames
 from dcf.watcher.invocation import Invocation
@@ -65,14 +62,13 @@ class GatewayLink:
             self._state = b""
         return messages_of(out)
 
-    async def run_writer(self, context: grpc.aio.ServicerContext[Frames, Frames], dirty: asyncio.Event) -> None:
-        """Write what waits by grpc.aio, until `close`."""
-        with contextlib.suppress(grpc.aio.BaseError):  # the stream has ended, which its reader sees as well
-            while not self.closed:
-                await dirty.wait()
-                dirty.clear()
-                for parts, _ in self.take():
-                    await context.write(Frames(data=b"".join(parts)))
+    async def run_writer(self, rpc: Rpc, dirty: asyncio.Event) -> None:
+        """Write what waits, until `close`."""
+        while not self.closed:
+            await dirty.wait()
+            dirty.clear()
+            for parts, _ in self.take():
+                await rpc.write(Frames(data=b"".join(parts)))
 
 
 class UnaryCall:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import grpc
-import grpc.aio
 
 from dcf.errors import InvocationError
+from dcf.lifecycle import TaskSet
 from dcf.rpc import v1_watcher_pb2
-from dcf.rpc.services import OPTIONS, generic_handler
+from dcf.rpc.grpc_call import Rpc
+from dcf.rpc.grpc_server import GrpcServer
+from dcf.rpc.services import generic_handler
 from dcf.rpc.status import status_of
-from dcf.rpc.v1_watcher_pb2 import CallReply, CallRequest, Frames, ReplicaLogLine, ReplicaLogRequest, ReplicaState
+from dcf.rpc.v1_watcher_pb2 import CallReply, CallRequest, ReplicaLogLine, ReplicaLogRequest, ReplicaState
 from dcf.watcher.attached import Gateways
 from dcf.watcher.caller_links import UnaryCall
 from dcf.watcher.function_log import FunctionLog
@@ -28,6 +29,8 @@ HEARTBEAT_S = 0.5
 """Three missed and a gateway takes the replica out of routing."""
 WATCH_S = 1.0
 POLL_S = 0.02
+GRACE_S = 0.5
+"""At the end, for what is being answered still."""
 
 
 class WatcherService:
@@ -45,9 +48,9 @@ class WatcherService:
         """Set once somebody who watches has been told that the replica has failed, and why."""
         pool.on_change = self._on_change
 
-    async def Attach(self, requests: Any, context: grpc.aio.ServicerContext[Frames, Frames]) -> None:
-        """One gateway process whose transport is not ours, for as long as both live."""
-        await self._gateways.attach(context)
+    async def Attach(self, requests: object, rpc: Rpc) -> None:
+        """One gateway process whose connection has other calls too, for as long as both live."""
+        await self._gateways.attach(rpc)
 
     def _on_change(self) -> None:
         self._changed.set()
@@ -73,7 +76,7 @@ class WatcherService:
 
     # -- the rest ----------------------------------------------------------
 
-    async def Watch(self, request: object, context: object) -> AsyncIterator[ReplicaState]:
+    async def Watch(self, request: object, rpc: object) -> AsyncIterator[ReplicaState]:
         """State on every change and once a second."""
         loop = asyncio.get_running_loop()
         while True:
@@ -92,19 +95,18 @@ class WatcherService:
                 except TimeoutError:
                     break
 
-    async def Call(self, request: CallRequest, context: grpc.aio.ServicerContext[CallRequest, CallReply]) -> CallReply:
+    async def Call(self, request: CallRequest, rpc: Rpc) -> CallReply:
         """One call, without a gateway."""
-        remaining_s = context.time_remaining()
+        remaining_s = rpc.time_remaining()
         deadline_ms = int(remaining_s * 1000) if remaining_s is not None and remaining_s < 4e6 else 0
         try:
             return await UnaryCall(self._pool, self._settings.max_payload_bytes).run(request, deadline_ms)
         except InvocationError as error:
             code = grpc.StatusCode[status_of(error).grpc]
             details = f"{error.message}\n{error.traceback}" if error.traceback else error.message
-            await context.abort(code, details)
-            raise AssertionError("abort does not return") from None
+            await rpc.abort(code, details)
 
-    async def Log(self, request: ReplicaLogRequest, context: object) -> AsyncIterator[ReplicaLogLine]:
+    async def Log(self, request: ReplicaLogRequest, rpc: object) -> AsyncIterator[ReplicaLogLine]:
         """Kept lines, then, with follow, new ones."""
         tail = request.tail if request.HasField("tail") else None
         async for line in self._log.read(since_at=request.since_at, tail=tail, follow=request.follow):
@@ -112,18 +114,11 @@ class WatcherService:
 
 
 @asynccontextmanager
-async def open_grpc_api(service: WatcherService, address: str) -> AsyncIterator[None]:
-    """Serve at a Unix socket, which the listener passes connections on to."""
-    if address.startswith("unix:"):
-        # A socket file of a killed predecessor would be in the way.
-        Path(address.removeprefix("unix:")).unlink(missing_ok=True)
-    server = grpc.aio.server(options=OPTIONS)
+async def open_grpc_api(service: WatcherService, tasks: TaskSet) -> AsyncIterator[GrpcServer]:
+    """Answers connections that the listener hands over, for the life of the block."""
+    server = GrpcServer(tasks)
     server.add_generic_rpc_handlers((generic_handler(SERVICE, service),))
-    server.add_insecure_port(address)
-    await server.start()
     try:
-        yield
+        yield server
     finally:
-        await server.stop(grace=0.5)
-        if address.startswith("unix:"):
-            Path(address.removeprefix("unix:")).unlink(missing_ok=True)
+        await server.stop(GRACE_S)

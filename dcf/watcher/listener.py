@@ -1,25 +1,22 @@
 """Listen for gateways and everybody else on one address.
 
-A connection that our gateways open begins in a way of its own: it is one stream,
-answered here. Any other is piped to the gRPC server.
+A connection that our gateways open begins in a way of its own: it is one stream.
+Any other is the gRPC server's.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import secrets
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from dcf.errors import ConfigError
-from dcf.lifecycle import TaskSet
 from dcf.rpc.first_bytes import FirstBytes, hand_over
+from dcf.rpc.grpc_server import GrpcServer
 from dcf.rpc.grpc_stream import is_ours
 from dcf.rpc.http2 import PREFACE
-from dcf.rpc.pipe import Pipes
 
 BACKLOG = 128
 
@@ -27,25 +24,10 @@ BACKLOG = 128
 class Listener:
     """Touched only by the event loop of the watcher."""
 
-    def __init__(self, make_stream: Callable[[], asyncio.Protocol], inner: str, tasks: TaskSet) -> None:
-        """`inner`: address of the gRPC server's Unix socket."""
+    def __init__(self, make_stream: Callable[[], asyncio.Protocol], grpc: GrpcServer) -> None:
+        """`make_stream`: makes the protocol of a gateway's connection."""
         self.make_stream = make_stream
-        self._grpc_name = inner.replace("unix-abstract:", "\0").removeprefix("unix:")
-        self._pipes = Pipes(tasks)
-
-    def start_pipe(self, transport: asyncio.Transport, data: bytes) -> None:
-        """Connect a client to the gRPC server."""
-        self._pipes.start(transport, data, self._grpc_name)
-
-
-def inner_socket(listen: str) -> str:
-    """Where the gRPC server listens: where only those get to who get to `listen`.
-
-    Beside a Unix socket, whose folder may be closed to others; else abstract, in this container's own network.
-    """
-    if listen.startswith("unix:"):
-        return f"{listen}.g"
-    return f"unix-abstract:dcf-watcher-{os.getpid()}-{secrets.token_hex(8)}"
+        self.grpc = grpc
 
 
 class _Connection(FirstBytes):
@@ -62,7 +44,7 @@ class _Connection(FirstBytes):
         if ours:
             hand_over(transport, self._listener.make_stream(), data[len(PREFACE) :])
         else:
-            self._listener.start_pipe(transport, data)
+            hand_over(transport, self._listener.grpc.connection(), data)
         return True
 
 

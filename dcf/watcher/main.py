@@ -27,7 +27,7 @@ from dcf.watcher.batcher import Batcher
 from dcf.watcher.devices import reserve_gpus
 from dcf.watcher.function_log import FunctionLog
 from dcf.watcher.grpc_api import WatcherService, open_grpc_api
-from dcf.watcher.listener import Listener, inner_socket, open_listener
+from dcf.watcher.listener import Listener, open_listener
 from dcf.watcher.low_descriptors import LowDescriptors
 from dcf.watcher.orphans import run_orphans
 from dcf.watcher.settings import WatcherSettings
@@ -57,10 +57,9 @@ async def serve(settings: WatcherSettings, low: LowDescriptors) -> int:
             keeper = WorkerKeeper(settings, pool, function_log, low, tasks)
             gateways = Gateways(pool, settings.replica, tasks)
             service = WatcherService(settings, pool, function_log, gateways)
-            inner = inner_socket(settings.listen)
             async with (
-                open_listener(Listener(gateways.make_stream, inner, tasks), settings.listen),
-                open_grpc_api(service, inner),
+                open_grpc_api(service, tasks) as grpc,
+                open_listener(Listener(gateways.make_stream, grpc), settings.listen),
                 running(
                     heartbeat=service.run_heartbeat(),
                     sweep=keeper.run_sweep(),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from dcf.errors import ConfigError, UnauthenticatedError
-from dcf.gateway.listener import GrpcSockets
+from dcf.gateway.listener import GrpcServers
 from dcf.gateway.settings import GatewaySettings
 from dcf.gateway.token import ManagementToken
 from dcf.gateway.trusted_peers import TrustedPeers
+from dcf.lifecycle import TaskSet
+from dcf.rpc.grpc_server import GrpcServer
 from tests.gateway.running_gateway import Cluster, Gateway
 
 # A container on two networks: 172.19.0.0/16 with a way out, 172.20.0.0/16 without one.
@@ -41,9 +43,10 @@ def test_this_host_is_trusted_and_nobody_else(peer: str | None, is_trusted: bool
 
     assert trusted.include(peer) is is_trusted
     assert TrustedPeers().include(peer)
-    sockets = GrpcSockets(trusted="ours", others="theirs", who=trusted)
-    assert sockets.of((peer, 5)) == ("ours" if is_trusted else "theirs")
-    assert sockets.of("") == "theirs"
+    ours, theirs = GrpcServer(TaskSet()), GrpcServer(TaskSet())
+    servers = GrpcServers(trusted=ours, others=theirs, who=trusted)
+    assert servers.of((peer, 5)) is (ours if is_trusted else theirs)
+    assert servers.of("") is theirs
 
 
 def test_the_routes_of_this_machine_can_be_read() -> None:

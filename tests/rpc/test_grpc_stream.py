@@ -242,7 +242,7 @@ def test_frames_are_found_wherever_they_are_cut() -> None:
         http2.pack_settings([(1, 2), (3, 4)]) + http2.pack_window(1, 9) + http2.pack_frame(http2.DATA, 1, 1, b"x" * 9)
     )
     for cut in range(len(data)):
-        reader = http2.Http2Reader()
+        reader = http2.Http2Reader(1 << 20)
         found = reader.feed(data[:cut]) + reader.feed(data[cut:])
         assert [frame.kind for frame in found] == [http2.SETTINGS, http2.WINDOW_UPDATE, http2.DATA]
         assert list(http2.unpack_settings(found[0].payload)) == [(1, 2), (3, 4)]
