@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
 	"io"
@@ -33,11 +34,12 @@ func runInvokes(given options) (report, error) {
 	}
 	defer answer.Body.Close()
 	var (
-		total tally
-		got   = make([]byte, len(given.answer))
+		total   tally
+		got     = make([]byte, len(given.answer))
+		answers = bufio.NewReaderSize(answer.Body, 64*1024)
 	)
 	for at := range sent {
-		if _, err := io.ReadFull(answer.Body, got); err != nil {
+		if _, err := io.ReadFull(answers, got); err != nil {
 			return report{}, fmt.Errorf("after %d answers: %w, grpc-status %q: %s", len(total.took), err,
 				answer.Trailer.Get("Grpc-Status"), answer.Trailer.Get("Grpc-Message"))
 		}
@@ -48,7 +50,7 @@ func runInvokes(given options) (report, error) {
 		}
 	}
 	duration := time.Since(began)
-	if rest, err := io.ReadAll(answer.Body); err != nil || len(rest) > 0 {
+	if rest, err := io.ReadAll(answers); err != nil || len(rest) > 0 {
 		total.bad(true)
 	}
 	if status := answer.Trailer.Get("Grpc-Status"); status != "0" {
@@ -57,13 +59,24 @@ func runInvokes(given options) (report, error) {
 	return total.report(0, duration), nil
 }
 
-// sendMessages closes `sent` when the time is over; the reader then takes what is in flight.
+// sendMessages closes `sent` when the time is over; the reader then takes what is in flight. Messages that may go at
+// the same moment are written together, as gRPC's own clients write them.
 func sendMessages(writer *io.PipeWriter, given options, sent chan time.Time, end time.Time) {
 	defer close(sent)
 	defer writer.Close()
+	together := bytes.Repeat(given.body, given.inFlight)
 	for now := time.Now(); now.Before(end); now = time.Now() {
 		sent <- now
-		if _, err := writer.Write(given.body); err != nil {
+		count := 1
+		for more := true; more && count < given.inFlight; {
+			select {
+			case sent <- now:
+				count++
+			default:
+				more = false
+			}
+		}
+		if _, err := writer.Write(together[:count*len(given.body)]); err != nil {
 			return
 		}
 	}
