@@ -143,7 +143,9 @@ def main() -> int:
     if options.json:
         options.json.write_text(as_json(result))
     if options.write:
-        (HERE / "results.md").write_text(page(result, "python bench/call_path.py --write"))
+        (HERE / "results.md").write_text(
+            page(result, "python bench/call_path.py --write", (HERE / "profile.md").read_text())
+        )
         draw(result.runs, HERE / "pictures")
     return 0
 

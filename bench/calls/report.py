@@ -160,8 +160,8 @@ def slower(result: Result) -> str:
     return "\n".join(rows) or "- nowhere"
 
 
-def page(result: Result, command: str) -> str:
-    """`results.md`."""
+def page(result: Result, command: str, profile: str) -> str:
+    """`results.md`. `profile`: where the time goes, as somebody found it out; not of this run."""
     return f"""# What a call costs, beside others
 
 ```
@@ -186,6 +186,8 @@ with an `x` are ratios: the median of the rounds' own, whose two runs are neighb
 By the medians of the tables below:
 
 {slower(result)}
+
+{profile.strip()}
 
 ## With what
 
