@@ -15,7 +15,6 @@ import zlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from functools import lru_cache
-from struct import Struct
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote
 
@@ -24,13 +23,12 @@ import grpc.aio
 
 from dcf.errors import ProtocolError
 from dcf.rpc import http2
-from dcf.rpc.incomplete import VIEW_BYTES, Buffer, Incomplete
+from dcf.rpc.grpc_messages import PREFIX, MessageReader
+from dcf.rpc.incomplete import VIEW_BYTES, Buffer
 
 if TYPE_CHECKING:
     from dcf.rpc.grpc_server import GrpcConnection
 
-PREFIX = Struct("!BI")
-"""Of a message: whether it is compressed, and its length."""
 WINDOW_BYTES = 256 * 1024
 """What a client may send of a stream ahead of who reads it. A message that is not whole yet does not count."""
 FULL_BYTES = 64 * 1024
@@ -77,9 +75,9 @@ class Rpc:
     """Touched only by the event loop of its server."""
 
     __slots__ = (
-        "_connection", "_deadline", "_encoding", "_given", "_has_head", "_messages", "_partial", "_queued",
-        "_queued_bytes", "_room", "_taken", "_trailers", "_unread", "_waiter", "ended", "half_closed", "headers",
-        "method", "on_cancel", "stream", "window",
+        "_connection", "_deadline", "_encoding", "_given", "_has_head", "_messages", "_queued", "_queued_bytes",
+        "_reader", "_room", "_taken", "_trailers", "_unread", "_waiter", "ended", "half_closed", "headers", "method",
+        "on_cancel", "stream", "window",
     )  # fmt: skip
 
     def __init__(
@@ -100,7 +98,7 @@ class Rpc:
         timeout = headers.get(b"grpc-timeout")
         self._deadline = connection.now() + parse_timeout(timeout) if timeout is not None else None
         self._encoding = headers.get(b"grpc-encoding", b"identity").decode(errors="replace")
-        self._partial = Incomplete()
+        self._reader = MessageReader()
         self._messages: deque[bytes] = deque()
         self._unread = self._taken = self._given = 0
         self._waiter: asyncio.Future[None] | None = None
@@ -171,25 +169,12 @@ class Rpc:
         self._taken += size
         if self._taken - self._given > WINDOW_BYTES:
             raise ProtocolError("a client sent more than its window allows")
-        if self._partial.parts:
-            data = self._partial.complete(data) or b""
-            if len(data) > VIEW_BYTES:
-                data = memoryview(data)
-        position, end, missing = 0, len(data), 1  # of a prefix
-        while end - position >= PREFIX.size:
-            compressed, length = PREFIX.unpack_from(data, position)
-            start = position + PREFIX.size
-            if start + length > end:
-                missing = start + length - end
-                break
-            position = start + length
-            message = bytes(data[start:position])
-            self._messages.append(decompress(message, self._encoding) if compressed else message)
+        for is_compressed, piece, start, stop in self._reader.feed(data):
+            message = bytes(piece[start:stop])
+            self._messages.append(decompress(message, self._encoding) if is_compressed else message)
             self._unread += PREFIX.size + len(self._messages[-1])
         if len(self._messages) > 1 and not self.method.request_streaming:
             raise ProtocolError("a unary call takes one message; more came")
-        if position < end:
-            self._partial.keep(data[position:], missing)
         if self._messages and self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
         if not self.half_closed:
@@ -203,7 +188,7 @@ class Rpc:
 
     def only_message(self) -> Any:
         """Of a unary call, whose client has sent all. Raises ProtocolError."""
-        if len(self._messages) != 1 or self._partial.parts:
+        if len(self._messages) != 1 or self._reader.is_inside:
             raise ProtocolError(f"a unary call takes one message; {len(self._messages)} came")
         return self._parse(self._messages.popleft())
 
@@ -335,7 +320,7 @@ class Rpc:
 
     def run(self, rest: Coroutine[Any, Any, Any]) -> None:
         """Let a unary call's implementation go on as a task; what it returns is the answer, if it is not None."""
-        self._connection.start_unary(self, rest)
+        self._connection.start(self, rest)
 
     def cancel(self) -> None:
         """Nobody waits for it any more."""

@@ -381,7 +381,7 @@ class GrpcConnection(asyncio.Protocol):
             rpc.fail(grpc.StatusCode.UNIMPLEMENTED, f"there is no method {path.decode(errors='replace')}")
         else:
             if method.request_streaming:
-                self._start(rpc, _run(rpc, rpc.requests()))
+                self.start(rpc, _serve_stream(rpc, rpc.requests()))
             if last:
                 self._on_last(rpc)
 
@@ -397,7 +397,7 @@ class GrpcConnection(asyncio.Protocol):
             rpc.fail(grpc.StatusCode.INTERNAL, str(error))
             return
         if method.response_streaming:
-            self._start(rpc, _run(rpc, request))
+            self.start(rpc, _serve_stream(rpc, request))
             return
         try:
             rest = method.implementation(request, rpc)
@@ -405,17 +405,14 @@ class GrpcConnection(asyncio.Protocol):
             _on_bug(rpc)
             return
         if rest is not None:
-            self.start_unary(rpc, rest)
+            self.start(rpc, rest)
 
-    def start_unary(self, rpc: Rpc, rest: Coroutine[Any, Any, Any]) -> None:
+    def start(self, rpc: Rpc, work: Coroutine[Any, Any, Any]) -> None:
         """See `Rpc.run`."""
-        task = self._start(rpc, _run_unary(rpc, rest))
-        task.add_done_callback(lambda _: rest.close())  # one that never began would be complained about
-
-    def _start(self, rpc: Rpc, work: Coroutine[Any, Any, None]) -> asyncio.Task[Any]:
         self._server.count += 1
         name = f"rpc-{self._server.count}"
-        task = self._server.tasks.start(name, work)
+        task = self._server.tasks.start(name, _run(rpc, work))
+        task.add_done_callback(lambda _: work.close())  # one that never began would be complained about
         before = rpc.on_cancel
 
         def cancel() -> None:
@@ -426,7 +423,6 @@ class GrpcConnection(asyncio.Protocol):
         if (left_s := rpc.time_remaining()) is not None:
             timer = self.loop.call_later(left_s + LATE_S, self._on_deadline, rpc)
             task.add_done_callback(lambda _: timer.cancel())
-        return task
 
     def _on_deadline(self, rpc: Rpc) -> None:
         if not rpc.ended:
@@ -465,38 +461,30 @@ class GrpcConnection(asyncio.Protocol):
             self.write(_reset(rpc.stream, http2.NO_ERROR))
 
 
-async def _run(rpc: Rpc, argument: Any) -> None:
+async def _serve_stream(rpc: Rpc, argument: Any) -> None:
     """A method one of whose sides is a stream."""
-    try:
-        result = rpc.method.implementation(argument, rpc)
-        if inspect.isasyncgen(result):
-            async with aclosing(result):
-                async for message in result:
-                    await rpc.write(message)
-        else:
-            reply = await result
-            if reply is not None:
-                rpc.send(reply)
-        rpc.finish()
-    except RpcEndedError:
-        pass
-    except ProtocolError as error:
-        rpc.finish(grpc.StatusCode.INTERNAL, str(error))
-    except asyncio.CancelledError:
-        if not rpc.ended:  # nobody asked for that
-            _on_bug(rpc)
-        raise
-    except Exception:
-        _on_bug(rpc)
+    result = rpc.method.implementation(argument, rpc)
+    if inspect.isasyncgen(result):
+        async with aclosing(result):
+            async for message in result:
+                await rpc.write(message)
+    else:
+        reply = await result
+        if reply is not None:
+            rpc.send(reply)
+    rpc.finish()
 
 
-async def _run_unary(rpc: Rpc, rest: Coroutine[Any, Any, Any]) -> None:
+async def _run(rpc: Rpc, work: Coroutine[Any, Any, Any]) -> None:
+    """What it returns is the answer, if it is not None."""
     try:
-        reply = await rest
+        reply = await work
         if reply is not None:
             rpc.reply(reply)
     except RpcEndedError:
         pass
+    except ProtocolError as error:
+        rpc.finish(grpc.StatusCode.INTERNAL, str(error))
     except asyncio.CancelledError:
         if not rpc.ended:  # nobody asked for that
             _on_bug(rpc)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from struct import Struct
 from typing import NamedTuple, cast
 from urllib.parse import quote, unquote
 
@@ -21,8 +20,9 @@ import hpack
 from dcf.errors import ProtocolError
 from dcf.rpc import http2
 from dcf.rpc.frames import JOINED_BYTES
+from dcf.rpc.grpc_messages import PREFIX, MessageReader
 from dcf.rpc.http2 import Http2Frame, Http2Reader, pack_frame, pack_headers, pack_settings, pack_window
-from dcf.rpc.incomplete import VIEW_BYTES, Buffer, Incomplete
+from dcf.rpc.incomplete import Buffer
 from dcf.rpc.v1_watcher_pb2 import Frames
 from dcf.sockets import widen
 
@@ -37,7 +37,6 @@ MAX_MESSAGE_BYTES = 256 * 1024 * 1024
 SIGNATURE_VALUE = 1
 CLOSE_S = 2.0
 """For a peer to take what was written last; one that is frozen never will."""
-_PREFIX = Struct("!BI")
 _FIELD = 0x0A
 """Tag of `Frames.data`: field 1, bytes."""
 
@@ -67,7 +66,7 @@ class GrpcStream(asyncio.Protocol):
         self._block = b""
         """Of a HEADERS frame that goes on in another."""
         self._block_flags = 0
-        self._message = Incomplete()
+        self._messages = MessageReader(MAX_MESSAGE_BYTES)
         self._taken = 0
         """Bytes that came since the windows were renewed."""
         self._window = self._stream_window = http2.DEFAULT_WINDOW
@@ -207,25 +206,12 @@ class GrpcStream(asyncio.Protocol):
             self._write(pack_window(0, self._taken) + pack_window(STREAM, self._taken))
             self._taken = 0
         data = http2.strip(frame) if frame.flags & http2.PADDED else frame.payload
-        if self._message.parts:
-            data = self._message.complete(data) or b""
-            if len(data) > VIEW_BYTES:
-                data = memoryview(data)
-        position, end, missing = 0, len(data), 1  # of a prefix
-        while end - position >= _PREFIX.size:
-            compressed, size = _PREFIX.unpack_from(data, position)
-            if compressed or size > MAX_MESSAGE_BYTES:
-                raise ProtocolError(f"a gRPC message of {size} bytes, compressed: {bool(compressed)}")
-            start = position + _PREFIX.size
-            if start + size > end:
-                missing = start + size - end
-                break
-            position = start + size
-            self._on_message(unwrap(data, start, position))
+        for is_compressed, piece, start, stop in self._messages.feed(data):
+            if is_compressed:
+                raise ProtocolError("the peer compresses its messages")
+            self._on_message(unwrap(piece, start, stop))
             if self.ended.done():
                 return
-        if position < end:
-            self._message.keep(data[position:], missing)
         if frame.flags & http2.END_STREAM:
             self.on_half_closed()
 
@@ -378,7 +364,7 @@ def wrap(size: int) -> bytes:
         varint.append(rest & 127 | 128)
         rest >>= 7
     varint.append(rest)
-    return _PREFIX.pack(0, 1 + len(varint) + size) + bytes((_FIELD,)) + varint
+    return PREFIX.pack(0, 1 + len(varint) + size) + bytes((_FIELD,)) + varint
 
 
 def unwrap(data: Buffer, start: int, stop: int) -> Buffer:

@@ -21,7 +21,8 @@ import pytest
 
 from dcf.lifecycle import open_task_set
 from dcf.rpc import grpc_server, http2
-from dcf.rpc.grpc_call import FULL_BYTES, PREFIX, WINDOW_BYTES, Rpc
+from dcf.rpc.grpc_call import FULL_BYTES, WINDOW_BYTES, Rpc
+from dcf.rpc.grpc_messages import PREFIX
 from dcf.rpc.grpc_server import FRAME_BYTES, MAX_CALLS, GrpcServer
 from dcf.rpc.http2 import Http2Frame, pack_frame, pack_headers, pack_settings, pack_window
 from dcf.rpc.services import OPTIONS
